@@ -1,0 +1,21 @@
+//! The sharing framework: vcoprocs, the switch, register emulation, interrupts, accounting.
+//!
+//! This is the ground floor of Baton. It knows no board, no register and no assembly, has no
+//! `unsafe`, and builds on the host, so that everything that decides about a coprocessor can be
+//! tested without one. What it needs from the machine stands in the traits [`Environment`] (the
+//! hypervisor's side), [`Driver`] (one kind of coprocessor), [`Iommu`] (what confines DMA) and
+//! [`Algorithm`] (who runs next, for how long).
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod address;
+pub mod algorithm;
+pub mod driver;
+pub mod environment;
+pub mod id;
+pub mod iommu;
+pub mod register;
+pub mod time;
+
