@@ -19,3 +19,7 @@ pub mod iommu;
 pub mod register;
 pub mod time;
 
+pub use algorithm::Algorithm;
+pub use driver::Driver;
+pub use environment::Environment;
+pub use iommu::Iommu;
