@@ -1,0 +1,391 @@
+//! The physical function behind a virtual one: reading what it is, giving its BARs addresses
+//! where no firmware did, and the few bits of Command that stay the hypervisor's own.
+//!
+//! Written by hand and not with the `pci_types` crate, which panics on reserved BAR types and
+//! writes the value read back into Status, whose error bits are cleared by writing ones.
+
+use alloc::vec::Vec;
+use coproc_core::address::HostPhysical;
+use core::fmt;
+
+use super::description::{BARS, Bar, DescriptionError, FunctionDescription};
+use super::header::{BAR_PREFETCHABLE, BAR_WIDE, STATUS_INTERRUPT, command, offset};
+
+/// A physical function on a host bridge.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FunctionAddress {
+    /// Bus number.
+    pub bus: u8,
+    /// Device number, 0 to 31.
+    pub device: u8,
+    /// Function number, 0 to 7.
+    pub function: u8,
+}
+
+impl FunctionAddress {
+    /// The Requester ID that its transactions carry.
+    pub const fn requester_id(self) -> u16 {
+        (self.bus as u16) << 8 | (self.device as u16 & 0x1f) << 3 | (self.function as u16 & 7)
+    }
+
+    /// Offset in bytes of its configuration space in an ECAM window that starts at bus 0.
+    pub const fn ecam_offset(self) -> u64 {
+        (self.requester_id() as u64) << 12
+    }
+}
+
+impl fmt::Display for FunctionAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}:{:02x}.{}", self.bus, self.device, self.function)
+    }
+}
+
+/// Access to the physical configuration space below one host bridge, in aligned 32-bit registers.
+/// A function that isn't there reads all ones.
+pub trait ConfigAccess {
+    /// Reads the register at byte `offset`, a multiple of 4.
+    fn read32(&mut self, function: FunctionAddress, offset: u16) -> u32;
+    /// Writes it.
+    fn write32(&mut self, function: FunctionAddress, offset: u16, value: u32);
+}
+
+/// Why a physical function can't be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PhysicalError {
+    /// Nothing answers there.
+    #[error("no PCI function at {0}")]
+    Absent(FunctionAddress),
+    /// A bridge (1), CardBus bridge (2) or an unknown kind.
+    #[error("PCI function {0} has header type {1}, expected an ordinary function (type 0)")]
+    HeaderType(FunctionAddress, u8),
+    /// A memory BAR of a reserved type, or a size that no BAR can have.
+    #[error("PCI function {0}: BAR {1} reads {2:#010x}, which is no valid kind of memory BAR")]
+    BarType(FunctionAddress, u8, u32),
+    /// The BARs contradict each other.
+    #[error("PCI function {0}: {1}")]
+    Description(FunctionAddress, DescriptionError),
+    /// No host window has room.
+    #[error("PCI function {0}: no room for BAR {1} of {2:#x} bytes in the host bridge's windows")]
+    NoRoom(FunctionAddress, u8, u64),
+    /// The BAR doesn't hold what was written to it.
+    #[error("PCI function {0}: BAR {1} reads {2:#x} after {3:#x} was written")]
+    NotHeld(FunctionAddress, u8, u64, u64),
+}
+
+/// Changes Command: clears the bits in `clear`, sets those in `set`. Status gets zeros, so none of
+/// its write-one-to-clear bits is touched. Returns the previous Command.
+pub fn update_command(
+    access: &mut impl ConfigAccess,
+    function: FunctionAddress,
+    clear: u16,
+    set: u16,
+) -> u16 {
+    let before = access.read32(function, offset::COMMAND) as u16;
+    let after = (before & !clear) | set;
+    if after != before {
+        access.write32(function, offset::COMMAND, u32::from(after));
+    }
+    before
+}
+
+fn switch(access: &mut impl ConfigAccess, function: FunctionAddress, bit: u16, on: bool) {
+    update_command(access, function, bit, if on { bit } else { 0 });
+}
+
+/// Switches memory decoding. I/O decoding is never on.
+pub fn set_memory_decode(access: &mut impl ConfigAccess, function: FunctionAddress, on: bool) {
+    switch(access, function, command::MEMORY_SPACE, on);
+}
+
+/// Switches bus mastering: whether the function may do DMA and MSI.
+pub fn set_bus_master(access: &mut impl ConfigAccess, function: FunctionAddress, on: bool) {
+    switch(access, function, command::BUS_MASTER, on);
+}
+
+/// Switches Interrupt Disable, the mask at the source of the function's INTx.
+pub fn set_interrupt_disable(access: &mut impl ConfigAccess, function: FunctionAddress, on: bool) {
+    switch(access, function, command::INTERRUPT_DISABLE, on);
+}
+
+/// Whether the function wants its INTx asserted, masked or not (Status.Interrupt Status). A
+/// function that is gone (all ones) wants nothing.
+pub fn interrupt_status(access: &mut impl ConfigAccess, function: FunctionAddress) -> bool {
+    let register = access.read32(function, offset::COMMAND);
+    register != u32::MAX && (register >> 16) as u16 & STATUS_INTERRUPT != 0
+}
+
+/// Reads what `function` is. Its BARs are sized with decoding off and hold their values again
+/// afterwards, so nobody may access its windows meanwhile.
+pub fn describe(
+    access: &mut impl ConfigAccess,
+    function: FunctionAddress,
+) -> Result<FunctionDescription, PhysicalError> {
+    let id = access.read32(function, offset::ID);
+    if id as u16 == u16::MAX {
+        return Err(PhysicalError::Absent(function));
+    }
+    let header_type = (access.read32(function, offset::MISC) >> 16) as u8 & 0x7f;
+    if header_type != 0 {
+        return Err(PhysicalError::HeaderType(function, header_type));
+    }
+    let decode = command::IO_SPACE | command::MEMORY_SPACE;
+    let before = update_command(access, function, decode, 0);
+    let bars = size_bars(access, function);
+    update_command(access, function, 0, before & decode);
+    let class = access.read32(function, offset::CLASS);
+    let subsystem = access.read32(function, offset::SUBSYSTEM);
+    let description = FunctionDescription {
+        vendor: id as u16,
+        device: (id >> 16) as u16,
+        class: class >> 8,
+        revision: class as u8,
+        subsystem_vendor: subsystem as u16,
+        subsystem: (subsystem >> 16) as u16,
+        bars: bars?,
+        interrupt_pin: (access.read32(function, offset::INTERRUPT) >> 8) as u8,
+    };
+    match description.validate() {
+        Ok(()) => Ok(description),
+        Err(error) => Err(PhysicalError::Description(function, error)),
+    }
+}
+
+fn bar_offset(index: usize) -> u16 {
+    offset::BAR0.saturating_add((index as u16).saturating_mul(4))
+}
+
+/// Writes all ones, reads what sticks, restores.
+fn probe(access: &mut impl ConfigAccess, function: FunctionAddress, register: u16) -> u32 {
+    let before = access.read32(function, register);
+    access.write32(function, register, u32::MAX);
+    let sticks = access.read32(function, register);
+    access.write32(function, register, before);
+    sticks
+}
+
+fn size_bars(
+    access: &mut impl ConfigAccess,
+    function: FunctionAddress,
+) -> Result<[Option<Bar>; BARS], PhysicalError> {
+    let mut bars = [None; BARS];
+    let mut upper_half = false;
+    for (index, slot) in bars.iter_mut().enumerate() {
+        if core::mem::take(&mut upper_half) {
+            continue;
+        }
+        let register = bar_offset(index);
+        let sticks = probe(access, function, register);
+        // Bit 0: an I/O BAR, which is left alone and not shown.
+        if sticks == 0 || sticks & 1 != 0 {
+            continue;
+        }
+        let wrong = PhysicalError::BarType(function, index as u8, sticks);
+        let wide = match sticks & 0b110 {
+            0 => false,
+            BAR_WIDE if register < offset::BAR5 => true,
+            _ => return Err(wrong),
+        };
+        let high = if wide {
+            upper_half = true;
+            probe(access, function, register.saturating_add(4))
+        } else {
+            u32::MAX
+        };
+        let mask = u64::from(sticks & !0xf) | u64::from(high) << 32;
+        let size = mask.wrapping_neg();
+        if !size.is_power_of_two() {
+            return Err(wrong);
+        }
+        *slot = Some(Bar {
+            size,
+            wide,
+            prefetchable: sticks & BAR_PREFETCHABLE != 0,
+        });
+    }
+    Ok(bars)
+}
+
+/// A memory window of the physical host bridge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HostWindow {
+    /// First address on the PCI bus, as BARs hold it.
+    pub bus: u64,
+    /// The CPU's address of the same place.
+    pub host: HostPhysical,
+    /// Number of bytes.
+    pub size: u64,
+}
+
+impl HostWindow {
+    fn end(&self) -> u64 {
+        self.bus.saturating_add(self.size)
+    }
+}
+
+/// Where a physical BAR lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BarPlacement {
+    /// First address as the CPU sees it.
+    pub address: HostPhysical,
+    /// First address on the PCI bus.
+    pub bus: u64,
+    /// Number of bytes.
+    pub size: u64,
+}
+
+/// Hands out parts of the host bridge's windows; never the same twice.
+#[derive(Clone, Debug)]
+pub struct WindowAllocator {
+    windows: Vec<HostWindow>,
+    /// Bus address and size of what is taken.
+    taken: Vec<(u64, u64)>,
+}
+
+impl WindowAllocator {
+    /// All of `windows` is free.
+    pub fn new(windows: impl IntoIterator<Item = HostWindow>) -> Self {
+        Self {
+            windows: windows.into_iter().collect(),
+            taken: Vec::new(),
+        }
+    }
+
+    /// Takes `size` bytes at bus address `bus`, for example those that firmware gave to a function.
+    /// `None` if they aren't wholly in one window or not wholly free.
+    pub fn reserve(&mut self, bus: u64, size: u64) -> Option<BarPlacement> {
+        let end = bus.checked_add(size)?;
+        let window = self
+            .windows
+            .iter()
+            .find(|w| w.bus <= bus && end <= w.end())?;
+        if self.conflict(bus, end).is_some() {
+            return None;
+        }
+        let address = window.host.checked_add(bus.checked_sub(window.bus)?)?;
+        self.taken.push((bus, size));
+        Some(BarPlacement { address, bus, size })
+    }
+
+    /// Takes `size` bytes (a power of two), aligned to it, at least to 4 KiB so that two functions
+    /// never share a page. 64-bit BARs go above 4 GiB where possible.
+    fn allocate(&mut self, size: u64, wide: bool) -> Option<BarPlacement> {
+        let high = if wide { self.search(size, true) } else { None };
+        let bus = high.or_else(|| self.search(size, false))?;
+        self.reserve(bus, size)
+    }
+
+    fn search(&self, size: u64, high: bool) -> Option<u64> {
+        const FOUR_GIB: u64 = 1 << 32;
+        let alignment = size.max(coproc_core::address::PAGE_SIZE);
+        for window in &self.windows {
+            let (start, limit) = match high {
+                true => (window.bus.max(FOUR_GIB), window.end()),
+                false => (window.bus, window.end().min(FOUR_GIB)),
+            };
+            // Bus address 0 means "not assigned" in a BAR.
+            let mut candidate = start.max(1).checked_next_multiple_of(alignment);
+            while let Some(base) = candidate {
+                let Some(end) = base.checked_add(size).filter(|end| *end <= limit) else {
+                    break;
+                };
+                match self.conflict(base, end) {
+                    None => return Some(base),
+                    Some(after) => candidate = after.checked_next_multiple_of(alignment),
+                }
+            }
+        }
+        None
+    }
+
+    /// The end of something taken that overlaps `base..end`.
+    fn conflict(&self, base: u64, end: u64) -> Option<u64> {
+        let ends = self
+            .taken
+            .iter()
+            .map(|(start, size)| (*start, start.saturating_add(*size)));
+        ends.filter(|(start, stop)| *start < end && base < *stop)
+            .map(|(_, stop)| stop)
+            .max()
+    }
+}
+
+/// Makes sure that every memory BAR of `function` has an address of its own in the host's windows.
+///
+/// What firmware assigned is kept if it is usable and free, everything else is allocated. Decoding
+/// is off meanwhile and afterwards as before; switching it on is the caller's step.
+pub fn assign_bars(
+    access: &mut impl ConfigAccess,
+    function: FunctionAddress,
+    description: &FunctionDescription,
+    windows: &mut WindowAllocator,
+) -> Result<[Option<BarPlacement>; BARS], PhysicalError> {
+    let decode = command::IO_SPACE | command::MEMORY_SPACE;
+    let before = update_command(access, function, decode, 0);
+    let mut placements = [None; BARS];
+    let bars = description
+        .bars
+        .iter()
+        .zip(placements.iter_mut())
+        .enumerate();
+    for (index, (bar, placement)) in bars {
+        if let Some(bar) = bar {
+            *placement = Some(assign_bar(access, function, index, *bar, windows)?);
+        }
+    }
+    update_command(access, function, 0, before & command::MEMORY_SPACE);
+    Ok(placements)
+}
+
+fn read_bar(
+    access: &mut impl ConfigAccess,
+    function: FunctionAddress,
+    index: usize,
+    wide: bool,
+) -> u64 {
+    let register = bar_offset(index);
+    let low = access.read32(function, register) & !0xf;
+    let high = if wide {
+        access.read32(function, register.saturating_add(4))
+    } else {
+        0
+    };
+    u64::from(low) | u64::from(high) << 32
+}
+
+fn assign_bar(
+    access: &mut impl ConfigAccess,
+    function: FunctionAddress,
+    index: usize,
+    bar: Bar,
+    windows: &mut WindowAllocator,
+) -> Result<BarPlacement, PhysicalError> {
+    let held = read_bar(access, function, index, bar.wide);
+    if held != 0
+        && let Some(kept) = windows.reserve(held, bar.size)
+    {
+        return Ok(kept);
+    }
+    let Some(placement) = windows.allocate(bar.size, bar.wide) else {
+        return Err(PhysicalError::NoRoom(function, index as u8, bar.size));
+    };
+    let register = bar_offset(index);
+    access.write32(function, register, placement.bus as u32);
+    if bar.wide {
+        access.write32(
+            function,
+            register.saturating_add(4),
+            (placement.bus >> 32) as u32,
+        );
+    }
+    let held = read_bar(access, function, index, bar.wide);
+    if held == placement.bus {
+        Ok(placement)
+    } else {
+        Err(PhysicalError::NotHeld(
+            function,
+            index as u8,
+            held,
+            placement.bus,
+        ))
+    }
+}
