@@ -1,3 +1,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 //! x
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod translation;
