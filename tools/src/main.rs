@@ -1,2 +1,74 @@
-//! x
-fn main() {}
+//! `edu-workload`: init of a domain that shares an edu device, or of a Linux that has it alone.
+//!
+//! It is the initramfs's only program, started by an unmodified kernel, and uses the device the way any
+//! user-space driver would: `uio_pci_generic` for interrupts, the function's resource file for registers, its
+//! own locked memory for DMA. It can't tell whether it shares the device, which is what it is there to show.
+//! What it does is chosen on the kernel command line; see [`baton_tools::options`].
+//!
+//! As PID 1 it must never return: every end, errors and panics included, prints its line and then sleeps
+//! or, with `workload.poweroff=1`, switches off.
+
+mod os;
+
+use baton_tools::edu;
+use baton_tools::modes;
+use baton_tools::options::{Mode, Options};
+use baton_tools::report;
+use os::{console, function::Function, memory::DmaMemory, real::RealMachine, system};
+use std::io;
+use std::panic;
+
+fn main() {
+    panic::set_hook(Box::new(|info| {
+        console::print(&report::error(&format!("panic: {info}")));
+        system::rest();
+    }));
+    let mut options = Options::default();
+    if let Err(error) = run(&mut options) {
+        console::print(&report::error(&error.to_string()));
+    }
+    if options.poweroff {
+        system::power_off();
+    }
+    system::rest();
+}
+
+fn run(options: &mut Options) -> io::Result<()> {
+    system::mount_all()?;
+    console::open();
+    let (parsed, mistakes) = Options::parse(&system::command_line()?);
+    *options = parsed;
+    let mode = options.mode.to_string();
+    console::print(&report::start(&options.name, &mode, &system::kernel()));
+    if !mistakes.is_empty() {
+        return Err(io::Error::other(mistakes.join("; ")));
+    }
+    if options.mode == Mode::Idle {
+        console::print("workload: ready");
+        return Ok(());
+    }
+
+    for module in ["uio", "uio_pci_generic"] {
+        system::load_module(module)?;
+    }
+    let functions = Function::find(edu::VENDOR, edu::DEVICE)?;
+    let Some(function) = functions.get(options.device) else {
+        return Err(io::Error::other(format!(
+            "edu function {} (PCI {:04x}:{:04x}): not found, there are {}",
+            options.device,
+            edu::VENDOR,
+            edu::DEVICE,
+            functions.len()
+        )));
+    };
+    let memory = DmaMemory::allocate(options.huge)?;
+    let mut machine = RealMachine::open(function, memory)?;
+    console::print(&format!(
+        "workload: device slot={} functions={} {}",
+        function.slot(),
+        functions.len(),
+        machine.describe()?
+    ));
+    machine.check_identity()?;
+    modes::run(machine, options)
+}

@@ -1,0 +1,20 @@
+//! What the programs inside a domain decide, apart from how they reach the machine.
+//!
+//! The workload is the witness of every sharing test: two domains drive one device and each checks
+//! all that it gets back. A witness that can't tell wrong from right is worth nothing, so everything
+//! that judges sits here, behind the small [`machine::Machine`] trait, and is tested on the host
+//! against a model of the device that can be told to misbehave. The thin part that mounts, maps and
+//! polls is in the program itself (`src/main.rs`, `src/os`).
+
+#![forbid(unsafe_code)]
+
+pub mod edu;
+pub mod job;
+pub mod machine;
+#[cfg(test)]
+mod model;
+pub mod modes;
+pub mod operation;
+pub mod options;
+pub mod random;
+pub mod report;

@@ -1,0 +1,8 @@
+//! How the program reaches its Linux: thin, and all of its `unsafe` in [`memory`] and [`mmio`].
+
+pub mod console;
+pub mod function;
+pub mod memory;
+pub mod mmio;
+pub mod real;
+pub mod system;
