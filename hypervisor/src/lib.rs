@@ -1,9 +1,18 @@
 #![no_std]
 #![forbid(unsafe_code)]
-//! x
+//! The half of the EL2 program that decides.
+//!
+//! Parsing, emulation, bookkeeping: safe code that runs in host tests as it runs at EL2. The half that
+//! touches hardware is the binary (`main.rs`): `arch` has everything unsafe, `system` puts the two together.
 
 extern crate alloc;
 
 pub mod psci;
 pub mod vpci;
 pub mod vpl011;
+pub mod vgic;
+pub mod memory;
+pub mod trap;
+pub mod config;
+pub mod devicetree;
+pub mod guest_tree;

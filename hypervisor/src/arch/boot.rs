@@ -1,0 +1,99 @@
+//! From the first Rust instruction to `main`: the heap, the vectors, the device tree, the other CPUs.
+
+use super::registers::{isb, write};
+use super::{cpu, memory, mmu};
+use buddy_system_allocator::LockedHeap;
+use core::cell::UnsafeCell;
+use coproc_core::address::HostPhysical;
+
+const HEAP: usize = 4 << 20;
+
+#[repr(C, align(4096))]
+struct HeapArea(UnsafeCell<[u8; HEAP]>);
+// SAFETY: handed to the allocator once, before anything else uses it.
+unsafe impl Sync for HeapArea {}
+
+static HEAP_AREA: HeapArea = HeapArea(UnsafeCell::new([0; HEAP]));
+
+#[global_allocator]
+static ALLOCATOR: LockedHeap<32> = LockedHeap::empty();
+
+/// Bytes of the heap: (used, all).
+pub fn heap_use() -> (usize, usize) {
+    let heap = ALLOCATOR.lock();
+    (heap.stats_alloc_actual(), heap.stats_total_bytes())
+}
+
+/// What a CPU that starts later needs; the boot code reads it with the MMU off.
+#[repr(C, align(64))]
+pub struct SecondaryBoot {
+    tables: u64,
+    stack: u64,
+    index: u64,
+}
+
+struct SecondaryBoots(UnsafeCell<[SecondaryBoot; cpu::MAX_CPUS]>);
+// SAFETY: each entry is written by the boot CPU before it starts the CPU that reads it.
+unsafe impl Sync for SecondaryBoots {}
+
+static SECONDARIES: SecondaryBoots =
+    SecondaryBoots(UnsafeCell::new([const { SecondaryBoot { tables: 0, stack: 0, index: 0 } }; cpu::MAX_CPUS]));
+
+unsafe extern "C" {
+    static baton_vectors: u8;
+    fn secondary_entry();
+}
+
+fn adopt(index: usize) {
+    write!("vbar_el2", (&raw const baton_vectors) as u64);
+    cpu::adopt(index);
+    isb(); // vectors in force
+}
+
+/// The boot code comes here with translation on, on the first stack.
+#[unsafe(no_mangle)]
+extern "C" fn baton_start(tree: u64, image: u64) -> ! {
+    adopt(0);
+    // SAFETY: first and only use of the area.
+    unsafe { ALLOCATOR.lock().init(HEAP_AREA.0.get() as usize, HEAP) };
+    let image = HostPhysical::new(image);
+    let tree = HostPhysical::new(tree);
+    mmu::map_tree_early(image, tree);
+    // The header says how long the tree is: big-endian word 1. A bad one is refused by the facade.
+    let size = memory::shared(tree, 8)
+        .and_then(|header| header.get(4..8)?.try_into().ok())
+        .map_or(0, u32::from_be_bytes);
+    let blob = memory::shared(tree, u64::from(size.min(2 << 20))).unwrap_or(&[]);
+    crate::system::start::boot(blob, tree, image)
+}
+
+/// The same for CPUs started later, each on its own stack.
+#[unsafe(no_mangle)]
+extern "C" fn baton_start_secondary(index: u64) -> ! {
+    adopt(index as usize);
+    crate::system::start::secondary(index as usize)
+}
+
+/// Where CPU `index` shall start and with what argument; its boot data is in memory when this returns.
+pub fn prepare_secondary(index: usize) -> Option<(HostPhysical, u64)> {
+    let (root, image) = mmu::root()?;
+    if index >= cpu::MAX_CPUS {
+        return None;
+    }
+    // SAFETY: the CPU that reads this entry hasn't started, and `index` is in range.
+    let entry = unsafe {
+        let entry = SECONDARIES.0.get().cast::<SecondaryBoot>().add(index);
+        entry.write(SecondaryBoot {
+            tables: root.get(),
+            stack: cpu::stack_top(index, false) as u64,
+            index: index as u64,
+        });
+        entry as usize
+    };
+    // SAFETY: cleaning changes no value; the entry is one cache line. Memory, not only caches, must hold it: that CPU's MMU is off.
+    unsafe {
+        core::arch::asm!("dc cvac, {}", "dsb sy", in(reg) entry, options(nostack, preserves_flags));
+    }
+    let start = mmu::physical(image, secondary_entry as *const () as usize);
+    Some((start, mmu::physical(image, entry).get()))
+}

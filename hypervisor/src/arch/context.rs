@@ -1,0 +1,282 @@
+//! A vCPU's registers, and what is exchanged when another vCPU runs next.
+//!
+//! General registers are saved at every exit, by the vectors. The rest stays in the hardware while EL2 works, since
+//! EL2 uses none of it, and is exchanged only between two vCPUs.
+
+use super::registers::{isb, read, write};
+use core::cell::UnsafeCell;
+use hypervisor::vgic::ListRegisters;
+
+/// What the vectors save: their layout is known to `vectors.S`.
+#[repr(C)]
+#[derive(Clone, Debug, Default)]
+pub struct Registers {
+    /// X0 to X30.
+    pub x: [u64; 31],
+    /// Where the guest goes on.
+    pub elr: u64,
+    /// Its processor state.
+    pub spsr: u64,
+}
+
+impl Registers {
+    /// The value of Xn; 31 reads as zero.
+    pub fn get(&self, index: usize) -> u64 {
+        self.x.get(index).copied().unwrap_or(0)
+    }
+
+    /// Sets Xn; 31 is discarded.
+    pub fn set(&mut self, index: usize, value: u64) {
+        if let Some(register) = self.x.get_mut(index) {
+            *register = value;
+        }
+    }
+}
+
+macro_rules! system_registers {
+    ($($field:ident = $name:literal),* $(,)?) => {
+        /// EL1 and EL0 system registers.
+        #[derive(Clone, Debug, Default)]
+        struct SystemRegisters { $($field: u64),* }
+
+        impl SystemRegisters {
+            fn save(&mut self) { $(self.$field = read!($name);)* }
+            fn load(&self) { $(write!($name, self.$field);)* }
+        }
+    };
+}
+
+system_registers! {
+    sctlr = "sctlr_el1", actlr = "actlr_el1", cpacr = "cpacr_el1",
+    ttbr0 = "ttbr0_el1", ttbr1 = "ttbr1_el1", tcr = "tcr_el1", mair = "mair_el1", amair = "amair_el1",
+    vbar = "vbar_el1", contextidr = "contextidr_el1", esr = "esr_el1", far = "far_el1",
+    afsr0 = "afsr0_el1", afsr1 = "afsr1_el1", par = "par_el1", csselr = "csselr_el1",
+    tpidr_el0 = "tpidr_el0", tpidrro = "tpidrro_el0", tpidr_el1 = "tpidr_el1",
+    sp_el0 = "sp_el0", sp_el1 = "sp_el1", elr = "elr_el1", spsr = "spsr_el1",
+    cntkctl = "cntkctl_el1", mdscr = "mdscr_el1",
+}
+
+#[repr(C, align(16))]
+struct Float([u64; 66]);
+
+unsafe extern "C" {
+    fn float_save(area: *mut Float);
+    fn float_load(area: *const Float);
+}
+
+macro_rules! list_register {
+    ($operation:ident, $index:expr $(, $value:expr)?) => {
+        match $index {
+            0 => $operation!("ich_lr0_el2" $(, $value)?),
+            1 => $operation!("ich_lr1_el2" $(, $value)?),
+            2 => $operation!("ich_lr2_el2" $(, $value)?),
+            3 => $operation!("ich_lr3_el2" $(, $value)?),
+            4 => $operation!("ich_lr4_el2" $(, $value)?),
+            5 => $operation!("ich_lr5_el2" $(, $value)?),
+            6 => $operation!("ich_lr6_el2" $(, $value)?),
+            7 => $operation!("ich_lr7_el2" $(, $value)?),
+            8 => $operation!("ich_lr8_el2" $(, $value)?),
+            9 => $operation!("ich_lr9_el2" $(, $value)?),
+            10 => $operation!("ich_lr10_el2" $(, $value)?),
+            11 => $operation!("ich_lr11_el2" $(, $value)?),
+            12 => $operation!("ich_lr12_el2" $(, $value)?),
+            13 => $operation!("ich_lr13_el2" $(, $value)?),
+            14 => $operation!("ich_lr14_el2" $(, $value)?),
+            _ => $operation!("ich_lr15_el2" $(, $value)?),
+        }
+    };
+}
+
+/// Number of list registers (ICH_VTR_EL2.ListRegs + 1).
+pub fn list_register_count() -> usize {
+    (read!("ich_vtr_el2") & 0x1f) as usize + 1
+}
+
+/// Reads the list registers that `lists` says are in use.
+pub fn read_lists(lists: &mut ListRegisters) {
+    let mut used = lists.in_use;
+    while used != 0 {
+        let index = used.trailing_zeros() as usize;
+        used &= used - 1;
+        if let Some(slot) = lists.lr.get_mut(index) {
+            *slot = list_register!(read, index);
+        }
+    }
+}
+
+/// Writes the list registers in `which` from `lists`.
+pub fn write_lists(lists: &ListRegisters, which: u16) {
+    let mut which = which;
+    while which != 0 {
+        let index = which.trailing_zeros() as usize;
+        which &= which - 1;
+        if let Some(value) = lists.lr.get(index) {
+            list_register!(write, index, *value);
+        }
+    }
+}
+
+/// ICH_HCR_EL2: virtual CPU interface on, plus the maintenance interrupt on underflow if wanted.
+pub fn set_interface_control(underflow: bool) {
+    write!("ich_hcr_el2", 1 | u64::from(underflow) << 1);
+}
+
+/// The guest's priority mask and whether it enabled group 1: ICH_VMCR_EL2.VPMR, VENG1.
+pub fn interface_state() -> (u8, bool) {
+    let vmcr = read!("ich_vmcr_el2");
+    ((vmcr >> 24) as u8, vmcr & 0b10 != 0)
+}
+
+struct State {
+    system: SystemRegisters,
+    float: Float,
+    vmcr: u64,
+    active_priorities: [u64; 4],
+    timer_control: u64,
+    timer_compare: u64,
+    timer_offset: u64,
+    vmpidr: u64,
+    vpidr: u64,
+    vttbr: u64,
+    timer_active: bool,
+}
+
+/// Everything of a vCPU that isn't a general register.
+pub struct Context(UnsafeCell<State>);
+
+// SAFETY: a context is used by its creator before the vCPU's first run, and by the CPU on which the vCPU runs; the
+// scheduler runs a vCPU on one CPU (its affinity) only, which `save`, `load` and `reset` rely on.
+unsafe impl Sync for Context {}
+
+impl Context {
+    /// A vCPU as after reset: MMU off, interrupts masked, timer off.
+    pub fn new(affinity: u64, vttbr: u64, timer_offset: u64) -> Self {
+        Self(UnsafeCell::new(State {
+            system: reset_registers(),
+            float: Float([0; 66]),
+            vmcr: 0,
+            active_priorities: [0; 4],
+            timer_control: 0,
+            timer_compare: 0,
+            timer_offset,
+            vmpidr: 1 << 31 | affinity,
+            vpidr: read!("midr_el1"),
+            vttbr,
+            timer_active: false,
+        }))
+    }
+
+    /// Back to the state after reset (PSCI CPU_ON). The vCPU isn't loaded.
+    pub fn reset(&self) {
+        // SAFETY: see `Sync`: a vCPU that is off runs nowhere, and its CPU alone turns it on.
+        let state = unsafe { &mut *self.0.get() };
+        state.system = reset_registers();
+        state.vmcr = 0;
+        state.active_priorities = [0; 4];
+        state.timer_control = 0;
+        state.timer_active = false;
+    }
+
+    /// Takes the vCPU out of this CPU. Returns when its virtual timer fires, if it is on.
+    pub fn save(&self, timer_active: bool) -> Option<coproc_core::time::Instant> {
+        // SAFETY: see `Sync`: this CPU has the vCPU loaded.
+        let state = unsafe { &mut *self.0.get() };
+        state.system.save();
+        // SAFETY: the area is 528 bytes, 16-byte aligned, and exclusively ours.
+        unsafe { float_save(&raw mut state.float) };
+        state.vmcr = read!("ich_vmcr_el2");
+        let groups = priority_groups();
+        state.active_priorities[0] = read!("ich_ap1r0_el2");
+        if groups > 1 {
+            state.active_priorities[1] = read!("ich_ap1r1_el2");
+        }
+        if groups > 2 {
+            state.active_priorities[2] = read!("ich_ap1r2_el2");
+            state.active_priorities[3] = read!("ich_ap1r3_el2");
+        }
+        state.timer_control = read!("cntv_ctl_el0");
+        state.timer_compare = read!("cntv_cval_el0");
+        state.timer_active = timer_active;
+        write!("cntv_ctl_el0", 0);
+        isb(); // the timer is off before its interrupt's state is looked at
+        super::timer::guest_deadline(state.timer_control, state.timer_compare, state.timer_offset)
+    }
+
+    /// Puts the vCPU into this CPU. Returns whether its virtual timer's interrupt was active.
+    pub fn load(&self) -> bool {
+        // SAFETY: see `Sync`: this CPU is about to run the vCPU.
+        let state = unsafe { &mut *self.0.get() };
+        write!("vttbr_el2", state.vttbr);
+        write!("vmpidr_el2", state.vmpidr);
+        write!("vpidr_el2", state.vpidr);
+        state.system.load();
+        // SAFETY: the area is 528 bytes, 16-byte aligned, and exclusively ours.
+        unsafe { float_load(&raw const state.float) };
+        write!("ich_vmcr_el2", state.vmcr);
+        let groups = priority_groups();
+        write!("ich_ap1r0_el2", state.active_priorities[0]);
+        if groups > 1 {
+            write!("ich_ap1r1_el2", state.active_priorities[1]);
+        }
+        if groups > 2 {
+            write!("ich_ap1r2_el2", state.active_priorities[2]);
+            write!("ich_ap1r3_el2", state.active_priorities[3]);
+        }
+        write!("cntvoff_el2", state.timer_offset);
+        write!("cntv_cval_el0", state.timer_compare);
+        write!("cntv_ctl_el0", state.timer_control);
+        isb(); // all of it before the guest's first instruction
+        state.timer_active
+    }
+}
+
+fn reset_registers() -> SystemRegisters {
+    SystemRegisters { sctlr: 0x30d0_0800, ..SystemRegisters::default() }
+}
+
+/// Number of ICH_AP1R registers: ICH_VTR_EL2.PREbits 5 has one, 6 two, 7 four.
+fn priority_groups() -> u32 {
+    match (read!("ich_vtr_el2") >> 26) & 7 {
+        0..=4 => 1,
+        5 => 2,
+        _ => 4,
+    }
+}
+
+/// Sets this CPU's trap controls. What is set and why:
+/// - HCR_EL2: VM, IMO, FMO, AMO (interrupts come here), RW (EL1 is AArch64), TWI (an idle vCPU gives the CPU away), TSC (SMC),
+///   TIDCP (implementation-defined registers), TACR, TID3 (ID registers show what is offered), TSW (set/way cache operations),
+///   FB and BSU=IS (a guest's maintenance reaches every CPU it may have run on).
+/// - CPTR_EL2: nothing trapped of FP; SVE (bit 8) is, where it exists.
+/// - MDCR_EL2: TPM, TPMCR: no PMU is offered; TDOSA, TDRA.
+pub fn set_traps() {
+    const VM: u64 = 1;
+    const FMO: u64 = 1 << 3;
+    const IMO: u64 = 1 << 4;
+    const AMO: u64 = 1 << 5;
+    const FB: u64 = 1 << 9;
+    const BSU_IS: u64 = 1 << 10;
+    const TWI: u64 = 1 << 13;
+    const TID3: u64 = 1 << 18;
+    const TSC: u64 = 1 << 19;
+    const TIDCP: u64 = 1 << 20;
+    const TACR: u64 = 1 << 21;
+    const TSW: u64 = 1 << 22;
+    const RW: u64 = 1 << 31;
+    write!("hcr_el2", VM | FMO | IMO | AMO | FB | BSU_IS | TWI | TID3 | TSC | TIDCP | TACR | TSW | RW);
+    write!("cptr_el2", 0x32ff | 1 << 8);
+    let counters = (read!("pmcr_el0") >> 11) & 0x1f;
+    write!("mdcr_el2", counters | 1 << 6 | 1 << 5);
+    write!("hstr_el2", 0);
+    isb(); // in force before a guest runs
+}
+
+/// Goes to the guest for the first time on this CPU; the stack of the caller is forgotten.
+pub fn start(registers: *mut Registers) -> ! {
+    unsafe extern "C" {
+        fn start_guest(registers: *mut Registers, stack: usize) -> !;
+    }
+    let stack = super::cpu::stack_top(super::cpu::current().index(), false);
+    // SAFETY: the registers belong to the vCPU that was just loaded; the stack is this CPU's.
+    unsafe { start_guest(registers, stack) }
+}

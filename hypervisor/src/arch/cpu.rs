@@ -1,0 +1,95 @@
+//! Per-CPU data, found through TPIDR_EL2.
+//!
+//! The block's first words are known to the vectors. Everything else in it is atomic, so that no reference to it needs
+//! to be exclusive.
+
+use super::registers::{read, write};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Most CPUs that one Baton uses; the linker script has as many stacks.
+pub const MAX_CPUS: usize = 8;
+const STACK: usize = 0x8000;
+const GUARD: usize = 0x1000;
+
+/// What one CPU has of its own.
+#[repr(C)]
+pub struct Cpu {
+    /// Registers of the vCPU that runs: read by the vectors.
+    vcpu: AtomicUsize,
+    fault_stack: UnsafeCell<usize>,
+    scratch: [UnsafeCell<u64>; 2],
+    /// Number of the CPU: its index in the machine's list.
+    index: usize,
+    /// MPIDR affinity.
+    pub affinity: AtomicU64,
+    /// Identity of the loaded vCPU: an opaque address, 0 if none.
+    pub loaded: AtomicUsize,
+}
+
+// SAFETY: the cells are written before the CPU starts, and by its own vectors; everything else is atomic.
+unsafe impl Sync for Cpu {}
+
+impl Cpu {
+    const fn new(index: usize) -> Self {
+        Self {
+            vcpu: AtomicUsize::new(0),
+            fault_stack: UnsafeCell::new(0),
+            scratch: [const { UnsafeCell::new(0) }; 2],
+            index,
+            affinity: AtomicU64::new(0),
+            loaded: AtomicUsize::new(0),
+        }
+    }
+
+    /// Index in the machine's list of CPUs.
+    pub const fn index(&self) -> usize {
+        self.index
+    }
+}
+
+static CPUS: [Cpu; MAX_CPUS] = {
+    let mut index = 0;
+    let mut cpus = [const { Cpu::new(0) }; MAX_CPUS];
+    while index < MAX_CPUS {
+        cpus[index].index = index;
+        index += 1;
+    }
+    cpus
+};
+
+unsafe extern "C" {
+    static _stacks_start: u8;
+}
+
+/// Top of the stack of a CPU; `fault` for the one that faults are reported on.
+pub fn stack_top(index: usize, fault: bool) -> usize {
+    (&raw const _stacks_start) as usize + (index * 2 + usize::from(fault) + 1) * (STACK + GUARD)
+}
+
+/// The unmapped pages: one under each stack.
+pub fn guard_pages() -> impl Iterator<Item = usize> {
+    (0..MAX_CPUS * 2).map(|stack| (&raw const _stacks_start) as usize + stack * (STACK + GUARD))
+}
+
+/// Makes CPU `index` the one that this code runs on. Once per CPU, before anything uses [`current`].
+pub fn adopt(index: usize) {
+    let cpu = &CPUS[index];
+    // SAFETY: only this CPU writes its own cell, here, before it takes any exception.
+    unsafe { *cpu.fault_stack.get() = stack_top(index, true) };
+    cpu.affinity.store(read!("mpidr_el1") & 0xff_00ff_ffff, Ordering::Relaxed);
+    write!("tpidr_el2", core::ptr::from_ref(cpu) as u64);
+}
+
+/// The CPU that this code runs on.
+#[inline(always)]
+pub fn current() -> &'static Cpu {
+    let address = read!("tpidr_el2") as *const Cpu;
+    // SAFETY: `adopt` put the address of a static there; guests can't write TPIDR_EL2.
+    unsafe { &*address }
+}
+
+/// The data of CPU `index`.
+pub fn by_index(index: usize) -> Option<&'static Cpu> {
+    CPUS.get(index)
+}

@@ -1,0 +1,206 @@
+//! The physical GICv3.
+//!
+//! The `arm-gic` crate drives distributor and redistributors; the CPU interface runs with split priority drop and
+//! deactivation (ICC_CTLR_EL1.EOImode = 1), since a hardware-linked interrupt stays active until the *guest* deactivates it.
+
+use super::mmio::Region;
+use super::registers::{dsb_ishst, isb, read, write};
+use arm_gic::gicv3::registers::{Gicd, GicrSgi};
+use arm_gic::gicv3::{Group, GicDistributor, GicRedistributor, InterruptGroup, SgiTarget, SgiTargetGroup};
+use arm_gic::{IntId, Trigger};
+use core::ptr::NonNull;
+use safe_mmio::UniqueMmioPointer;
+
+/// Interrupts that CPUs send each other: look at your run queue and your vCPU's virtual interrupts.
+pub const KICK: u32 = 0;
+/// Bytes of one redistributor: control and SGI frames (GICv3).
+const REDISTRIBUTOR: u64 = 0x2_0000;
+const PRIORITY: u8 = 0x80;
+
+/// Why the GIC can't be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum GicError {
+    /// No redistributor claims this CPU.
+    #[error("no redistributor found for CPU affinity {0:#x}")]
+    NoRedistributor(u64),
+    /// The interrupt doesn't exist.
+    #[error("interrupt {0} does not exist")]
+    NoInterrupt(u32),
+}
+
+/// The distributor and where the redistributors are.
+pub struct Gic {
+    distributor: Region,
+    redistributors: arrayvec::ArrayVec<Region, 8>,
+}
+
+fn interrupt(intid: u32) -> Result<IntId, GicError> {
+    match intid {
+        0..16 => Ok(IntId::sgi(intid)),
+        16..32 => Ok(IntId::ppi(intid - 16)),
+        32..1020 => Ok(IntId::spi(intid - 32)),
+        _ => Err(GicError::NoInterrupt(intid)),
+    }
+}
+
+impl Gic {
+    /// The GIC with these mapped regions.
+    pub fn new(distributor: Region, redistributors: arrayvec::ArrayVec<Region, 8>) -> Self {
+        Self { distributor, redistributors }
+    }
+
+    fn distributor(&mut self) -> Option<GicDistributor<'_>> {
+        let pointer = NonNull::new(self.distributor.virtual_address() as *mut Gicd)?;
+        // SAFETY: the region is mapped as device memory for as long as Baton runs, and `&mut self` makes this the only user.
+        Some(GicDistributor::new(unsafe { UniqueMmioPointer::new(pointer) }))
+    }
+
+    /// The control frame of the redistributor that belongs to this CPU affinity.
+    fn redistributor_frame(&self, affinity: u64) -> Result<(Region, u64), GicError> {
+        for region in &self.redistributors {
+            let mut offset = 0;
+            while offset + REDISTRIBUTOR <= region.size() {
+                let typer = u64::from(region.read32(offset + 8)) | u64::from(region.read32(offset + 12)) << 32;
+                let found = typer >> 32;
+                let wanted = (affinity >> 32 & 0xff) << 24 | affinity & 0xff_ffff;
+                if found == wanted {
+                    return Ok((*region, offset));
+                }
+                if typer & 1 << 4 != 0 {
+                    break;
+                }
+                // GICv4 redistributors (VLPIS) have two frames more.
+                offset += if typer & 2 != 0 { 2 * REDISTRIBUTOR } else { REDISTRIBUTOR };
+            }
+        }
+        Err(GicError::NoRedistributor(affinity))
+    }
+
+    fn redistributor(&mut self, affinity: u64) -> Result<GicRedistributor<'_>, GicError> {
+        let (region, offset) = self.redistributor_frame(affinity)?;
+        let address = region.virtual_address() + offset as usize;
+        let pointer = NonNull::new(address as *mut GicrSgi).ok_or(GicError::NoRedistributor(affinity))?;
+        // SAFETY: as for the distributor; the frame lies within the mapped region.
+        Ok(GicRedistributor::new(unsafe { UniqueMmioPointer::new(pointer) }))
+    }
+
+    /// Resets the distributor: everything disabled, group 1, affinity routing on.
+    pub fn initialise(&mut self) {
+        if let Some(mut distributor) = self.distributor() {
+            distributor.enable_group1_non_secure(false);
+            distributor.enable_affinity_routing_non_secure(true);
+            distributor.configure_default_settings();
+            distributor.enable_group1_non_secure(true);
+        }
+    }
+
+    /// Sets up this CPU's redistributor and CPU interface.
+    ///
+    /// # Errors
+    /// [`GicError::NoRedistributor`].
+    pub fn initialise_cpu(&mut self, affinity: u64) -> Result<(), GicError> {
+        let (region, offset) = self.redistributor_frame(affinity)?;
+        // GICR_WAKER.ProcessorSleep: awake, then wait for the children to follow.
+        region.write32(offset + 0x14, region.read32(offset + 0x14) & !2);
+        for _ in 0..1_000_000 {
+            if region.read32(offset + 0x14) & 4 == 0 {
+                break;
+            }
+        }
+        let mut redistributor = self.redistributor(affinity)?;
+        redistributor.configure_default_settings();
+
+        write!("icc_sre_el2", read!("icc_sre_el2") | 0b1001);
+        isb(); // the system registers exist from here on
+        write!("icc_ctlr_el1", read!("icc_ctlr_el1") & !1 | 0b10);
+        write!("icc_pmr_el1", 0xf0);
+        write!("icc_bpr1_el1", 0);
+        write!("icc_igrpen1_el1", 1);
+        write!("ich_hcr_el2", 1);
+        write!("ich_vmcr_el2", 0);
+        isb(); // in force before the first interrupt is looked for
+        Ok(())
+    }
+
+    /// Enables an interrupt: private ones for the CPU with this affinity, shared ones routed to it.
+    ///
+    /// # Errors
+    /// [`GicError`].
+    pub fn enable(&mut self, intid: u32, edge: bool, affinity: u64) -> Result<(), GicError> {
+        let id = interrupt(intid)?;
+        let trigger = if edge { Trigger::Edge } else { Trigger::Level };
+        let bad = |_| GicError::NoInterrupt(intid);
+        if intid < 32 {
+            let mut redistributor = self.redistributor(affinity)?;
+            redistributor.set_interrupt_priority(id, PRIORITY).map_err(bad)?;
+            redistributor.set_group(id, Group::Group1NS).map_err(bad)?;
+            if intid >= 16 {
+                redistributor.set_trigger(id, trigger).map_err(bad)?;
+            }
+            redistributor.enable_interrupt(id, true).map_err(bad)
+        } else {
+            let mut distributor = self.distributor().ok_or(GicError::NoInterrupt(intid))?;
+            distributor.set_interrupt_priority(id, PRIORITY).map_err(bad)?;
+            distributor.set_group(id, Group::Group1NS).map_err(bad)?;
+            distributor.set_trigger(id, trigger).map_err(bad)?;
+            distributor.set_routing(id, Some(affinity)).map_err(bad)?;
+            distributor.enable_interrupt(id, true).map_err(bad)
+        }
+    }
+
+    /// Whether a shared interrupt is pending or active in the distributor.
+    pub fn in_flight(&self, intid: u32) -> bool {
+        let word = u64::from(intid / 32) * 4;
+        let bit = 1 << (intid % 32);
+        let pending = self.distributor.read32(0x200 + word);
+        let active = self.distributor.read32(0x300 + word);
+        (pending | active) & bit != 0
+    }
+
+    /// Whether a private interrupt of the CPU with this affinity is active.
+    pub fn private_active(&self, intid: u32, affinity: u64) -> bool {
+        let Ok((region, offset)) = self.redistributor_frame(affinity) else {
+            return false;
+        };
+        region.read32(offset + 0x1_0300) & 1 << (intid % 32) != 0
+    }
+
+    /// Makes a private interrupt of the CPU with this affinity active or inactive.
+    pub fn set_private_active(&self, intid: u32, affinity: u64, active: bool) {
+        if let Ok((region, offset)) = self.redistributor_frame(affinity) {
+            let register = if active { 0x1_0300 } else { 0x1_0380 };
+            region.write32(offset + register, 1 << (intid % 32));
+        }
+    }
+}
+
+/// Acknowledges the most urgent pending interrupt of this CPU, if there is one. It is active from here on.
+pub fn acknowledge() -> Option<u32> {
+    arm_gic::gicv3::GicCpuInterface::get_and_acknowledge_interrupt(InterruptGroup::Group1).map(IntId::raw_value)
+}
+
+/// Drops the running priority: the next interrupt can be acknowledged. The interrupt stays active.
+pub fn drop_priority(intid: u32) {
+    write!("icc_eoir1_el1", u64::from(intid));
+    isb(); // the running priority is lower before the next acknowledge
+}
+
+/// Deactivates an interrupt: it can become pending again.
+pub fn deactivate(intid: u32) {
+    write!("icc_dir_el1", u64::from(intid));
+    isb(); // inactive before its source is looked at again
+}
+
+/// Sends [`KICK`] to the CPU with this affinity.
+pub fn kick(affinity: u64) {
+    dsb_ishst(); // what the kick is about is visible before it arrives
+    let target = SgiTarget::List {
+        affinity3: (affinity >> 32) as u8,
+        affinity2: (affinity >> 16) as u8,
+        affinity1: (affinity >> 8) as u8,
+        target_list: 1 << (affinity & 0xf),
+    };
+    // An error means that KICK isn't an SGI, which it is.
+    let _ = arm_gic::gicv3::GicCpuInterface::send_sgi(IntId::sgi(KICK), target, SgiTargetGroup::CurrentGroup1);
+    isb(); // sent before what follows, for instance sleeping
+}

@@ -1,0 +1,130 @@
+//! The machine's RAM as EL2 reaches it: mapped linearly at [`super::mmu::DIRECT_BASE`].
+//!
+//! This memory belongs to no Rust object. Domains and devices write it whenever they like, so it's reached only by
+//! volatile accesses and copies, never by reference; what must be parsed (the device tree, modules) is in ranges that nobody
+//! was given. Every function checks that the range is RAM that was announced by [`announce`].
+
+use super::mmu::DIRECT_BASE;
+use super::registers::{dsb_ishst, dsb_sy};
+use arrayvec::ArrayVec;
+use core::arch::asm;
+use coproc_core::address::HostPhysical;
+use spin::Once;
+
+/// Ranges of RAM that the linear mapping has.
+static RAM: Once<ArrayVec<(u64, u64), 16>> = Once::new();
+/// The one range that the boot tables have.
+static EARLY: Once<(u64, u64)> = Once::new();
+
+/// Tells which range the boot tables have, until [`announce`].
+pub fn announce_early(start: u64, end: u64) {
+    EARLY.call_once(|| (start, end));
+}
+
+/// Tells which ranges (start, end) the linear mapping has. Once, when it has them.
+pub fn announce(ranges: ArrayVec<(u64, u64), 16>) {
+    RAM.call_once(|| ranges);
+}
+
+fn pointer(start: HostPhysical, bytes: u64) -> Option<*mut u8> {
+    let end = start.get().checked_add(bytes)?;
+    let within = |&(low, high): &(u64, u64)| low <= start.get() && end <= high;
+    let known = match RAM.get() {
+        Some(ranges) => ranges.iter().any(within),
+        None => EARLY.get().is_some_and(within),
+    };
+    known.then(|| (DIRECT_BASE + start.get() as usize) as *mut u8)
+}
+
+/// Reads an aligned 64-bit word; 0 if it isn't RAM.
+pub fn read64(address: HostPhysical) -> u64 {
+    match pointer(address, 8) {
+        // SAFETY: `pointer` checked that this is mapped RAM; alignment is masked; volatile, since others may write it.
+        Some(pointer) if address.is_aligned(8) => unsafe { pointer.cast::<u64>().read_volatile() },
+        _ => 0,
+    }
+}
+
+/// Writes an aligned 64-bit word, in one store; ignored if it isn't RAM.
+pub fn write64(address: HostPhysical, value: u64) {
+    if let (Some(pointer), true) = (pointer(address, 8), address.is_aligned(8)) {
+        // SAFETY: as for `read64`; no Rust object lives in this memory.
+        unsafe { pointer.cast::<u64>().write_volatile(value) }
+    }
+}
+
+/// Fills with zeroes. Returns whether the range was RAM.
+pub fn zero(start: HostPhysical, bytes: u64) -> bool {
+    let Some(pointer) = pointer(start, bytes) else {
+        return false;
+    };
+    // SAFETY: the range is mapped RAM in which no Rust object lives.
+    unsafe { core::ptr::write_bytes(pointer, 0, bytes as usize) };
+    true
+}
+
+/// Copies `data` to RAM. Returns whether the range was RAM.
+pub fn store(start: HostPhysical, data: &[u8]) -> bool {
+    let Some(pointer) = pointer(start, data.len() as u64) else {
+        return false;
+    };
+    // SAFETY: the destination is mapped RAM in which no Rust object lives; a caller's slice can't overlap it, unless it came
+    // from `shared`, whose ranges nobody writes.
+    unsafe { core::ptr::copy(data.as_ptr(), pointer, data.len()) };
+    true
+}
+
+/// A range of RAM as a slice.
+///
+/// Only for ranges that are never written after boot handed them over: the device tree and the boot modules, which the
+/// frame allocator doesn't have. `None` if it isn't RAM.
+pub fn shared(start: HostPhysical, bytes: u64) -> Option<&'static [u8]> {
+    let pointer = pointer(start, bytes)?;
+    // SAFETY: mapped RAM; callers keep the promise in this function's documentation.
+    Some(unsafe { core::slice::from_raw_parts(pointer, bytes as usize) })
+}
+
+/// Cleans a range to the point of coherency, for observers whose accesses don't look into caches.
+pub fn clean(start: HostPhysical, bytes: u64) {
+    let Some(pointer) = pointer(start, bytes) else {
+        return;
+    };
+    let line = cache_line();
+    let end = pointer as usize + bytes as usize;
+    let mut at = pointer as usize & !(line - 1);
+    while at < end {
+        // SAFETY: cleaning changes no value that anybody sees.
+        unsafe { asm!("dc cvac, {}", in(reg) at, options(nostack, preserves_flags)) };
+        at += line;
+    }
+    dsb_sy(); // the cleaning has reached memory before anything that follows
+}
+
+/// Cleans and invalidates a range to the point of coherency.
+pub fn flush(start: HostPhysical, bytes: u64) {
+    let Some(pointer) = pointer(start, bytes) else {
+        return;
+    };
+    let line = cache_line();
+    let end = pointer as usize + bytes as usize;
+    let mut at = pointer as usize & !(line - 1);
+    while at < end {
+        // SAFETY: cleaning with invalidation changes no value that anybody sees.
+        unsafe { asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) };
+        at += line;
+    }
+    dsb_sy(); // caches hold nothing of the range before anything that follows
+}
+
+fn cache_line() -> usize {
+    4 << ((super::registers::read!("ctr_el0") >> 16) & 0xf)
+}
+
+/// Makes stores visible to a table walker: cleaned if it doesn't look into caches.
+pub fn publish(start: HostPhysical, bytes: u64, coherent: bool) {
+    if coherent {
+        dsb_ishst(); // descriptors are visible to walkers before what follows
+    } else {
+        clean(start, bytes);
+    }
+}

@@ -1,0 +1,90 @@
+//! The one module that loads from and stores to device registers.
+//!
+//! Reads and writes are single instructions of exactly the width asked for: a compiler-chosen addressing mode with
+//! write-back couldn't be emulated by a hypervisor below us, and Rust's volatile accesses don't promise a form.
+
+use core::arch::asm;
+use coproc_core::address::HostPhysical;
+use coproc_core::register::Width;
+
+/// A mapped range of device registers.
+#[derive(Clone, Copy, Debug)]
+pub struct Region {
+    base: usize,
+    size: usize,
+}
+
+impl Region {
+    /// The region at `physical`, `size` bytes, once `mmu` mapped it at `virtual_address` as device memory.
+    pub(super) const fn new(virtual_address: usize, size: usize) -> Self {
+        Self { base: virtual_address, size }
+    }
+
+    /// Size in bytes.
+    pub const fn size(&self) -> u64 {
+        self.size as u64
+    }
+
+    /// Virtual address of the region's start, for crates that want a pointer.
+    pub(super) const fn virtual_address(&self) -> usize {
+        self.base
+    }
+
+    fn at(&self, offset: u64, width: Width) -> Option<usize> {
+        let offset = usize::try_from(offset).ok()?;
+        let bytes = width.bytes() as usize;
+        let end = offset.checked_add(bytes)?;
+        (end <= self.size && offset % bytes == 0).then_some(self.base + offset)
+    }
+
+    /// Reads a register; all-ones outside the region or misaligned.
+    #[inline]
+    pub fn read(&self, offset: u64, width: Width) -> u64 {
+        let Some(address) = self.at(offset, width) else {
+            return width.mask();
+        };
+        let value: u64;
+        // SAFETY: `at` checked that the access lies within a region mapped as device memory for as long as Baton runs.
+        unsafe {
+            match width {
+                Width::Byte => asm!("ldrb {v:w}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
+                Width::Half => asm!("ldrh {v:w}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
+                Width::Word => asm!("ldr {v:w}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
+                Width::Double => asm!("ldr {v}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
+            }
+        }
+        value & width.mask()
+    }
+
+    /// Writes a register; ignored outside the region or misaligned.
+    #[inline]
+    pub fn write(&self, offset: u64, width: Width, value: u64) {
+        let Some(address) = self.at(offset, width) else {
+            return;
+        };
+        // SAFETY: as for `read`; that the device does no harm with the value is what the IOMMU is for.
+        unsafe {
+            match width {
+                Width::Byte => asm!("strb {v:w}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
+                Width::Half => asm!("strh {v:w}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
+                Width::Word => asm!("str {v:w}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
+                Width::Double => asm!("str {v}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
+            }
+        }
+    }
+
+    /// Reads a 32-bit register.
+    pub fn read32(&self, offset: u64) -> u32 {
+        self.read(offset, Width::Word) as u32
+    }
+
+    /// Writes a 32-bit register.
+    pub fn write32(&self, offset: u64, value: u32) {
+        self.write(offset, Width::Word, u64::from(value));
+    }
+}
+
+/// Where device registers of the machine appear at EL2: at a fixed distance from their physical address.
+pub const fn device_address(physical: HostPhysical) -> usize {
+    super::mmu::DEVICE_BASE + physical.get() as usize
+}

@@ -1,0 +1,53 @@
+//! System registers that the `aarch64-cpu` crate doesn't have, and barriers.
+
+/// Reads a system register by name.
+macro_rules! read {
+    ($name:literal) => {{
+        let value: u64;
+        // SAFETY: reading one of the registers that this program names changes nothing but the destination.
+        unsafe {
+            core::arch::asm!(concat!("mrs {}, ", $name), out(reg) value, options(nostack, preserves_flags));
+        }
+        value
+    }};
+}
+
+/// Writes a system register by name. Not `nomem`: the compiler must not move memory accesses across it.
+macro_rules! write {
+    ($name:literal, $value:expr) => {{
+        let value: u64 = $value;
+        // SAFETY: the registers that this program writes this way concern the guest's state, the GIC CPU
+        // interface and the timers; none changes how EL2 itself sees memory.
+        unsafe {
+            core::arch::asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags));
+        }
+    }};
+}
+
+pub(crate) use {read, write};
+
+/// Synchronises the instruction stream with what was written to system registers before.
+#[inline(always)]
+pub fn isb() {
+    aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
+}
+
+/// Waits until all memory accesses before it are complete, for every observer.
+#[inline(always)]
+pub fn dsb_sy() {
+    aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
+}
+
+/// Waits until all stores before it are complete, for the inner shareable domain.
+#[inline(always)]
+pub fn dsb_ishst() {
+    aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::ISHST);
+}
+
+/// Sleeps until an interrupt is pending, masked or not.
+#[inline(always)]
+pub fn wait_for_interrupt() {
+    // Stores before (a vCPU's state) must be visible to whoever sends the interrupt.
+    dsb_sy();
+    aarch64_cpu::asm::wfi();
+}

@@ -1,0 +1,58 @@
+//! The system counter and EL2's own timer.
+//!
+//! This is the only place where ticks become time.
+
+use super::registers::{isb, read, write};
+use coproc_core::time::Instant;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+static FREQUENCY: AtomicU64 = AtomicU64::new(0);
+
+/// Ticks to nanoseconds, exact up to rounding down.
+fn nanoseconds(ticks: u64, frequency: u64) -> u64 {
+    let frequency = frequency.max(1);
+    let seconds = ticks / frequency;
+    let rest = ticks % frequency;
+    seconds.saturating_mul(1_000_000_000).saturating_add(rest * 1_000_000_000 / frequency)
+}
+
+/// Nanoseconds to ticks, rounded up so that a timer never fires early.
+fn ticks(nanoseconds: u64, frequency: u64) -> u64 {
+    let seconds = nanoseconds / 1_000_000_000;
+    let rest = nanoseconds % 1_000_000_000;
+    seconds.saturating_mul(frequency).saturating_add((rest * frequency).div_ceil(1_000_000_000))
+}
+
+/// Reads the counter's frequency; once per CPU. Stops this CPU's EL2 timer.
+pub fn initialise() {
+    FREQUENCY.store(read!("cntfrq_el0"), Ordering::Relaxed);
+    write!("cnthp_ctl_el2", 0);
+    // EL1 uses the physical counter freely; its physical timer traps (not offered yet).
+    write!("cnthctl_el2", 0b01);
+    isb(); // in force before a guest runs
+}
+
+/// Now.
+pub fn now() -> Instant {
+    isb(); // the counter must not be read ahead of what precedes
+    Instant::from_nanos(nanoseconds(read!("cntpct_el0"), FREQUENCY.load(Ordering::Relaxed)))
+}
+
+/// Arms this CPU's EL2 timer, or stops it.
+pub fn arm(at: Option<Instant>) {
+    match at {
+        Some(at) => {
+            write!("cnthp_cval_el2", ticks(at.as_nanos(), FREQUENCY.load(Ordering::Relaxed)));
+            write!("cnthp_ctl_el2", 1);
+        }
+        None => write!("cnthp_ctl_el2", 0),
+    }
+    isb(); // the comparator is set before the interrupt line is looked at again
+}
+
+/// The instant at which the loaded guest's virtual timer fires, if it is on and unmasked.
+pub fn guest_deadline(control: u64, compare: u64, offset: u64) -> Option<Instant> {
+    (control & 0b11 == 0b01).then(|| {
+        Instant::from_nanos(nanoseconds(compare.wrapping_add(offset), FREQUENCY.load(Ordering::Relaxed)))
+    })
+}

@@ -1,0 +1,3 @@
+//! Memory of the machine: who has which frame.
+
+pub mod frames;
