@@ -12,6 +12,7 @@ extern crate alloc;
 
 pub mod address;
 pub mod algorithm;
+pub mod coproc;
 pub mod driver;
 pub mod environment;
 pub mod id;
@@ -20,6 +21,7 @@ pub mod register;
 pub mod time;
 
 pub use algorithm::Algorithm;
+pub use coproc::Coproc;
 pub use driver::Driver;
 pub use environment::Environment;
 pub use iommu::Iommu;

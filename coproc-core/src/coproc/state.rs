@@ -1,0 +1,276 @@
+//! What the switch can be doing, with every wait of it a state of its own.
+//!
+//! A switch takes as long as the device needs, and the CPU does other work meanwhile. So nothing of its
+//! progress lives on a stack: all of it is in one [`State`] value, a plain copy, that an event takes one or more
+//! steps further. A phase names what is being waited for; the step that starts the wait belongs to the transition into it.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+use crate::id::{Epoch, VcoprocId};
+use crate::time::{Duration, Instant};
+
+/// One slice of the running vcoproc.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slice {
+    /// Whose.
+    pub who: VcoprocId,
+    /// Residence it belongs to; a renewed slice keeps it.
+    pub epoch: Epoch,
+    /// When it began.
+    pub since: Instant,
+    /// When it is over; `None`: when something else wakes.
+    pub until: Option<Instant>,
+    /// Whether the domain reached the device in this slice, or doorbells were replayed into it.
+    pub touched: bool,
+    /// Whether the vcoproc was made current for a parked access that may not have been retried yet. Such a slice isn't given away for
+    /// being untouched, or two parked domains could chase each other off the device for ever.
+    pub claimed: bool,
+    /// Whether the direct windows are mapped.
+    pub mapped: bool,
+    /// Exits that mapped the windows, in this slice.
+    pub exits: u64,
+}
+
+/// What a coprocessor is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Not started.
+    Off,
+    /// Started; the streams are on their way to abort.
+    Starting,
+    /// Nobody has work. The context of `resident` may still be in the device: then it is quiet, unmapped and its streams abort.
+    Idle {
+        /// Whose context is in the device.
+        resident: Option<VcoprocId>,
+    },
+    /// `next`'s context goes into the device.
+    Restoring {
+        /// Whose.
+        next: VcoprocId,
+        /// How long it may run.
+        slice: Option<Duration>,
+        /// The context was in the device already: only the streams are turned.
+        resident: bool,
+        /// What is waited for.
+        phase: RestorePhase,
+    },
+    /// A domain has the device.
+    Running(Slice),
+    /// The running one has no work, nor has anybody else: its streams go to abort, its context stays.
+    Resting {
+        /// Whose context stays.
+        who: VcoprocId,
+        /// What is waited for.
+        phase: RestPhase,
+    },
+    /// The slice is over, the windows are unmapped, the device isn't proven quiet yet.
+    Quiescing {
+        /// The slice that is over.
+        slice: Slice,
+        /// Since when it is asked to stop.
+        since: Instant,
+        /// Whether it refused at least once.
+        refused: bool,
+        /// Why the slice ended.
+        why: Reason,
+    },
+    /// The context goes out of the device.
+    Saving {
+        /// Whose.
+        who: VcoprocId,
+        /// What is waited for.
+        phase: SavePhase,
+    },
+    /// No context is in the device, the streams abort: the moment to choose.
+    Detached,
+    /// A step failed or took too long: the device is stopped by force.
+    Aborting {
+        /// Whose work it was.
+        guilty: VcoprocId,
+        /// What failed.
+        why: &'static str,
+        /// What is waited for.
+        phase: AbortPhase,
+    },
+    /// The device is being reset.
+    Resetting {
+        /// Whose work it was.
+        guilty: VcoprocId,
+        /// What failed.
+        why: &'static str,
+        /// What is waited for.
+        phase: ResetPhase,
+    },
+    /// The device could not be brought back: nobody reaches it any more.
+    Quarantined {
+        /// What failed.
+        why: &'static str,
+    },
+}
+
+/// Phases of [`State::Restoring`], in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RestorePhase {
+    /// Streams to the save area: until the IOMMU has done it.
+    OpenArea,
+    /// The driver restores.
+    Restore,
+    /// Streams to abort: until the IOMMU has done it.
+    CloseArea,
+    /// Streams to the domain: until the IOMMU has done it.
+    OpenDomain,
+    /// The driver replays queued doorbells.
+    Replay,
+}
+
+/// Phases of [`State::Saving`], in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SavePhase {
+    /// Quiet is proven once more: only for a context that stayed in an idle device.
+    Quiet,
+    /// The driver takes the interrupt status.
+    Drain,
+    /// Until the interrupt lines are neither pending nor active.
+    Settle,
+    /// Streams to abort: until the IOMMU has done it.
+    Abort,
+    /// The IOMMU's fault records are read up to the present.
+    Faults,
+    /// Streams to the save area: until the IOMMU has done it.
+    OpenArea,
+    /// The driver saves.
+    Save,
+    /// The driver scrubs.
+    Scrub,
+    /// Streams to abort: until the IOMMU has done it.
+    CloseArea,
+}
+
+/// Phases of [`State::Resting`], in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RestPhase {
+    /// Streams to abort: until the IOMMU has done it.
+    Abort,
+    /// The IOMMU's fault records are read up to the present.
+    Faults,
+}
+
+/// Phases of [`State::Aborting`], in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AbortPhase {
+    /// Streams to abort: until the IOMMU has done it.
+    Streams,
+    /// The driver stops the device.
+    Stop,
+}
+
+/// Phases of [`State::Resetting`], in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ResetPhase {
+    /// The driver resets the device.
+    Reset,
+    /// Until the interrupt lines are neither pending nor active.
+    Settle,
+    /// The IOMMU's fault records are read up to the present.
+    Faults,
+}
+
+/// Why a slice ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// Its time was over, another one's turn came.
+    Expired,
+    /// Its time was over and it got another one.
+    Renewed,
+    /// Another one woke and went first.
+    Preempted,
+    /// It had no work any more.
+    Slept,
+    /// The algorithm lets nobody run, though this one had work.
+    Throttled,
+    /// Its vcoproc was detached.
+    Detached,
+    /// The device had to be stopped by force.
+    Aborted,
+}
+
+impl State {
+    /// The state's name, for people.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Starting => "starting",
+            Self::Idle { .. } => "idle",
+            Self::Restoring { .. } => "restoring",
+            Self::Running(_) => "running",
+            Self::Resting { .. } => "resting",
+            Self::Quiescing { .. } => "quiescing",
+            Self::Saving { .. } => "saving",
+            Self::Detached => "detached",
+            Self::Aborting { .. } => "aborting",
+            Self::Resetting { .. } => "resetting",
+            Self::Quarantined { .. } => "quarantined",
+        }
+    }
+
+    /// The vcoproc that the device's context or its present work belongs to.
+    pub const fn holder(&self) -> Option<VcoprocId> {
+        match self {
+            Self::Off | Self::Starting | Self::Detached | Self::Quarantined { .. } => None,
+            Self::Idle { resident } => *resident,
+            Self::Restoring { next, .. } => Some(*next),
+            Self::Running(slice) | Self::Quiescing { slice, .. } => Some(slice.who),
+            Self::Resting { who, .. } | Self::Saving { who, .. } => Some(*who),
+            Self::Aborting { guilty, .. } | Self::Resetting { guilty, .. } => Some(*guilty),
+        }
+    }
+
+    /// Where the truth about `who`'s registers and interrupts is now.
+    pub(super) fn place(&self, who: VcoprocId) -> Place {
+        if self.holder() != Some(who) {
+            return Place::Context;
+        }
+        match self {
+            Self::Running(_) => Place::Current,
+            Self::Quiescing { .. } => Place::Stopping,
+            Self::Idle { .. } | Self::Resting { .. } => Place::Resident,
+            Self::Restoring { resident: true, .. } => Place::Resident,
+            Self::Restoring { .. } => Place::Arriving,
+            Self::Saving { phase, .. } => match phase {
+                SavePhase::Quiet => Place::Resident,
+                SavePhase::Drain => Place::Draining,
+                _ => Place::Leaving,
+            },
+            _ => Place::Lost,
+        }
+    }
+}
+
+/// Where the truth about one vcoproc is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// In its saved context.
+    Context,
+    /// In the device, which it may use.
+    Current,
+    /// In the device, which is asked to stop.
+    Stopping,
+    /// In the device, which is idle.
+    Resident,
+    /// On the way out: its interrupts partly in the device, partly in the context.
+    Draining,
+    /// On the way out: its interrupts are in the context, other registers anywhere.
+    Leaving,
+    /// On the way in; its interrupts are in the context.
+    Arriving,
+    /// Nowhere: the device is being stopped by force.
+    Lost,
+}
