@@ -1,2 +1,339 @@
-//! x
-fn main() {}
+//! `cargo xtask`: the one command that sets up, builds, runs, shows and tests.
+//!
+//! Each subcommand first makes what it needs exist, so there is no order in which a user has to call them.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use qemu_boot::scenario::{DomainSpec, GUEST_CONSOLE, Scenario};
+use qemu_boot::setup::toolchain::{BARE, cargo};
+use qemu_boot::{Artifacts, Workspace, build, command, demo, qemu, setup};
+
+/// Baton's host program: sets up, builds, runs, shows and tests.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Makes everything exist that building and running takes
+    Setup,
+    /// Builds the hypervisor, the domains' programs and their images
+    Build,
+    /// Boots Baton with its console on this terminal
+    Run(Run),
+    /// Shows two Linux domains sharing one device, and checks the outcome
+    Demo(Demo),
+    /// Runs every test
+    Test {
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Checks formatting, lints and documentation, with warnings as errors
+    Lint,
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// Number of domains, each running Debian's kernel and the demo workload
+    #[arg(long, default_value_t = 2)]
+    domains: u32,
+    /// Jobs that each domain's workload does
+    #[arg(long, default_value_t = 40)]
+    jobs: u32,
+    /// The machine's memory in MiB
+    #[arg(long, default_value_t = 3072)]
+    memory: u32,
+    /// The machine's CPUs
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Another command line for the domains' kernels
+    #[arg(long)]
+    bootargs: Option<String>,
+    /// Another program as the domains' /init, by the name of its binary
+    #[arg(long)]
+    init: Option<String>,
+    /// Only prints QEMU's command line
+    #[arg(long)]
+    dry_run: bool,
+    /// More arguments for QEMU, such as -d int or -s -S
+    #[arg(last = true)]
+    qemu: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Demo {
+    /// Boots Linux directly, without Baton, and runs the same program
+    #[arg(long)]
+    native: bool,
+    /// Jobs for each domain
+    #[arg(long, default_value_t = 40)]
+    jobs: u32,
+    /// Where the timeline picture goes [default: target/demo/timeline.svg]
+    #[arg(long)]
+    svg: Option<PathBuf>,
+    /// Longest time for the run, in seconds
+    #[arg(long, default_value_t = 600)]
+    limit: u64,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments.task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &Task) -> Result<()> {
+    let workspace = Workspace::here();
+    match task {
+        Task::Setup => {
+            let _lock = workspace.lock()?;
+            let tools = setup::ensure(&workspace)?;
+            println!(
+                "Everything is there; the domains' kernel is {}.",
+                tools.kernel.version
+            );
+            Ok(())
+        }
+        Task::Build => {
+            let artifacts = Artifacts::prepare(&workspace)?;
+            println!("Baton:      {}", artifacts.hypervisor.display());
+            println!("  symbols:  {}", artifacts.hypervisor_elf.display());
+            println!("kernel:     {}", artifacts.kernel.image.display());
+            println!("initramfs:  {}", artifacts.initramfs.display());
+            Ok(())
+        }
+        Task::Run(options) => interactive(&workspace, options),
+        Task::Demo(options) => {
+            let demand = demo::Options {
+                jobs: options.jobs,
+                svg: options.svg.clone(),
+                limit: Duration::from_secs(options.limit),
+            };
+            if options.native {
+                demo::native(&Artifacts::prepare_native(&workspace)?, &demand)
+            } else {
+                demo::shared(&Artifacts::prepare(&workspace)?, &demand)
+            }
+        }
+        Task::Test { filter } => test(&workspace, filter.as_deref()),
+        Task::Lint => lint(&workspace),
+    }
+}
+
+/// Boots Baton with the terminal as its console; returns only on an error, since QEMU takes this
+/// process's place.
+fn interactive(workspace: &Workspace, options: &Run) -> Result<()> {
+    let artifacts = Artifacts::prepare(workspace)?;
+    let mut scenario = Scenario::sharing_edu("run", options.domains, options.jobs);
+    scenario.memory_mib = options.memory;
+    scenario.cpus = options.cpus;
+    scenario.qemu_args.clone_from(&options.qemu);
+    let ramdisk = match &options.init {
+        Some(init) => {
+            let archive = artifacts.initramfs_with(init)?;
+            Some(artifacts.save_initramfs(&format!("run-{init}"), archive)?)
+        }
+        None => None,
+    };
+    for (number, domain) in (0_u32..).zip(&mut scenario.domains) {
+        *domain = DomainSpec {
+            affinity: vec![number % options.cpus.max(1)],
+            ramdisk: ramdisk.clone(),
+            bootargs: options.bootargs.as_ref().map_or_else(
+                || domain.bootargs.replace("quiet ", ""),
+                |args| format!("{GUEST_CONSOLE} {args}"),
+            ),
+            ..domain.clone()
+        };
+    }
+    let mut command = qemu::baton_command(&artifacts, &scenario)?;
+    // Ctrl-A is Baton's, so QEMU's own escape has to be another one.
+    command.args(["-serial", "mon:stdio", "-echr", "0x1d"]);
+    if options.dry_run {
+        println!("{}", command::shown(&command));
+        return Ok(());
+    }
+    println!("Leave with Ctrl-] x; switch the console's input with Ctrl-A three times.");
+    Err(command.exec()).with_context(|| format!("starting {}", command::shown(&command)))
+}
+
+/// Runs all tests of the workspace and sums them up.
+fn test(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
+    let started = Instant::now();
+    Artifacts::prepare(workspace)?;
+    let mut tests = cargo(workspace);
+    tests
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .args(filter);
+    eprintln!("test: {}", command::shown(&tests));
+    let mut child = tests
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting {}", command::shown(&tests)))?;
+    let output = child.stdout.take().context("cargo test has no output")?;
+    let mut sum = Sum::default();
+    for line in BufReader::new(output).lines() {
+        let line = line.context("reading cargo test's output")?;
+        sum.take(&line);
+        println!("{line}");
+    }
+    let status = child.wait().context("waiting for cargo test")?;
+    println!("\n{}", "─".repeat(72));
+    for name in &sum.failures {
+        println!("failed: {name}");
+    }
+    println!(
+        "{} tests passed, {} failed, {} ignored, in {:.0} s.",
+        sum.passed,
+        sum.failed,
+        sum.ignored,
+        started.elapsed().as_secs_f64()
+    );
+    if !status.success() || sum.failed > 0 {
+        bail!(
+            "the tests failed; console logs are in {}",
+            workspace.logs()?.display()
+        );
+    }
+    if sum.passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
+}
+
+/// The test harnesses' own lines, added up.
+#[derive(Debug, Default)]
+struct Sum {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    failures: Vec<String>,
+}
+
+impl Sum {
+    fn take(&mut self, line: &str) {
+        if let Some(name) = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.strip_suffix(" ... FAILED"))
+        {
+            self.failures.push(name.to_owned());
+        }
+        let Some((_, counts)) = line
+            .strip_prefix("test result: ")
+            .and_then(|rest| rest.split_once(". "))
+        else {
+            return;
+        };
+        for count in counts.split(';') {
+            let mut words = count.split_whitespace();
+            let number = words
+                .next()
+                .and_then(|word| word.parse::<u64>().ok())
+                .unwrap_or(0);
+            match words.next() {
+                Some("passed") => self.passed += number,
+                Some("failed") => self.failed += number,
+                Some("ignored") => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Formatting, lints for the host and both targets, documentation.
+fn lint(workspace: &Workspace) -> Result<()> {
+    let tools = {
+        let _lock = workspace.lock()?;
+        setup::ensure(workspace)?
+    };
+    let step = |command: &mut Command| -> Result<()> {
+        eprintln!("lint: {}", command::shown(command));
+        command::run(command)
+    };
+    step(cargo(workspace).args(["fmt", "--all", "--check"]))?;
+    step(cargo(workspace).args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    // The directories of the builds, so that dependencies aren't compiled again.
+    let hypervisor = workspace.target("hypervisor");
+    let mut bare = tools.toolchain.cargo(workspace, "clippy", BARE);
+    bare.args([
+        "--package",
+        "hypervisor",
+        "--bin",
+        "baton",
+        "--lib",
+        "--release",
+        "--target-dir",
+    ])
+    .arg(hypervisor);
+    step(bare.args(["--", "-D", "warnings"]))?;
+    let guest = workspace.target("guest");
+    let mut linux = tools
+        .toolchain
+        .cargo(workspace, "clippy", tools.toolchain.linux_target());
+    linux
+        .args([
+            "--package",
+            "baton-tools",
+            "--bin",
+            build::WORKLOAD,
+            "--release",
+            "--target-dir",
+        ])
+        .arg(guest);
+    step(linux.args(["--", "-D", "warnings"]))?;
+    step(
+        cargo(workspace)
+            .args(["doc", "--no-deps", "--workspace"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    println!("Formatting, lints and documentation are in order.");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn test_results_add_up() {
+        let mut sum = Sum::default();
+        for line in [
+            "test a::b ... ok",
+            "test a::c ... FAILED",
+            "test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+            "test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+        ] {
+            sum.take(line);
+        }
+        assert_eq!((sum.passed, sum.failed, sum.ignored), (7, 1, 2));
+        assert_eq!(sum.failures, ["a::c"]);
+    }
+}

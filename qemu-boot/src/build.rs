@@ -1,0 +1,164 @@
+//! Compiling the hypervisor and the domains' programs, and making the images they boot from.
+//!
+//! Each has a target directory of its own: an integration test, which runs inside `cargo test`, can
+//! then call cargo without waiting for a lock that its own parent may hold, and the host's builds
+//! never throw away the target's. cargo decides what is out of date, so a repeated run takes a second.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::command;
+use crate::image;
+use crate::initramfs::Initramfs;
+use crate::setup::kernel::Kernel;
+use crate::setup::toolchain::{BARE, Toolchain};
+use crate::setup::{self, Tools};
+use crate::workspace::{Workspace, write_if_changed};
+
+/// The demo's guest program.
+pub const WORKLOAD: &str = "edu-workload";
+
+/// Everything that a run needs, as files.
+#[derive(Clone, Debug)]
+pub struct Artifacts {
+    workspace: Workspace,
+    /// Baton as an ELF file, with symbols.
+    pub hypervisor_elf: PathBuf,
+    /// Baton as a raw image for `-kernel`.
+    pub hypervisor: PathBuf,
+    /// The domains' kernel and modules.
+    pub kernel: Kernel,
+    /// The initial RAM file system whose `/init` is the demo's workload.
+    pub initramfs: PathBuf,
+    programs: PathBuf,
+}
+
+impl Artifacts {
+    /// Sets up and builds once per process; safe to call from many tests at once.
+    ///
+    /// # Errors
+    /// If setting up or building fails; every later call gives the same message.
+    pub fn get() -> Result<&'static Self> {
+        static ARTIFACTS: OnceLock<std::result::Result<Artifacts, String>> = OnceLock::new();
+        ARTIFACTS
+            .get_or_init(|| Self::prepare(&Workspace::here()).map_err(|error| format!("{error:#}")))
+            .as_ref()
+            .map_err(|error| anyhow!("{error}"))
+    }
+
+    /// Sets up and builds, one process at a time.
+    ///
+    /// # Errors
+    /// If setting up or building fails.
+    pub fn prepare(workspace: &Workspace) -> Result<Self> {
+        let _lock = workspace.lock()?;
+        let tools = setup::ensure(workspace)?;
+        build(workspace, tools)
+    }
+
+    /// Sets up and builds only what a run without Baton needs.
+    ///
+    /// # Errors
+    /// If setting up or building fails.
+    pub fn prepare_native(workspace: &Workspace) -> Result<Self> {
+        let _lock = workspace.lock()?;
+        let tools = setup::ensure(workspace)?;
+        build_guests(workspace, tools)
+    }
+
+    /// Where these were built.
+    pub fn workspace(&self) -> &Workspace {
+        &self.workspace
+    }
+
+    /// A program for the domains, by its binary's name.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn program(&self, name: &str) -> Result<Vec<u8>> {
+        let path = self.programs.join(name);
+        std::fs::read(&path).with_context(|| format!("no guest program at {}", path.display()))
+    }
+
+    /// An initial RAM file system with this program as `/init` and the kernel modules, not yet
+    /// finished, for a test to add to.
+    ///
+    /// # Errors
+    /// If there is no such program.
+    pub fn initramfs_with(&self, init: &str) -> Result<Initramfs> {
+        base_initramfs(&self.kernel, &self.program(init)?)
+    }
+
+    /// Writes an initial RAM file system to a file that scenarios can name.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn save_initramfs(&self, name: &str, archive: Initramfs) -> Result<PathBuf> {
+        let path = self.workspace.images()?.join(format!("{name}.cpio"));
+        write_if_changed(&path, &archive.finish()?)?;
+        Ok(path)
+    }
+}
+
+fn build(workspace: &Workspace, tools: Tools) -> Result<Artifacts> {
+    let mut cargo = tools.toolchain.cargo(workspace, "build", BARE);
+    let dir = workspace.target("hypervisor");
+    cargo
+        .args([
+            "--package",
+            "hypervisor",
+            "--bin",
+            "baton",
+            "--release",
+            "--target-dir",
+        ])
+        .arg(&dir);
+    command::run(&mut cargo).context("building the hypervisor")?;
+    let elf = dir.join(BARE).join("release/baton");
+    let raw = workspace.images()?.join("baton.img");
+    let bytes = std::fs::read(&elf).with_context(|| format!("reading {}", elf.display()))?;
+    let flat = image::flatten(&bytes).with_context(|| elf.display().to_string())?;
+    write_if_changed(&raw, &flat)?;
+    let mut artifacts = build_guests(workspace, tools)?;
+    artifacts.hypervisor_elf = elf;
+    artifacts.hypervisor = raw;
+    Ok(artifacts)
+}
+
+fn build_guests(workspace: &Workspace, tools: Tools) -> Result<Artifacts> {
+    let programs = guest_programs(workspace, &tools.toolchain, "baton-tools")?;
+    let mut artifacts = Artifacts {
+        workspace: workspace.clone(),
+        hypervisor_elf: PathBuf::new(),
+        hypervisor: PathBuf::new(),
+        kernel: tools.kernel,
+        initramfs: PathBuf::new(),
+        programs,
+    };
+    let archive = artifacts.initramfs_with(WORKLOAD)?;
+    artifacts.initramfs = artifacts.save_initramfs("workload", archive)?;
+    Ok(artifacts)
+}
+
+/// Builds a package's programs for the domains, static; gives the directory that holds them.
+fn guest_programs(workspace: &Workspace, toolchain: &Toolchain, package: &str) -> Result<PathBuf> {
+    let target = toolchain.linux_target();
+    let mut cargo = toolchain.cargo(workspace, "build", target);
+    let dir = workspace.target("guest");
+    cargo
+        .args(["--package", package, "--bins", "--release", "--target-dir"])
+        .arg(&dir);
+    command::run(&mut cargo).with_context(|| format!("building {package}"))?;
+    Ok(Path::new(&dir).join(target).join("release"))
+}
+
+fn base_initramfs(kernel: &Kernel, init: &[u8]) -> Result<Initramfs> {
+    let mut archive = Initramfs::with_init(init)?;
+    for (name, file) in &kernel.modules {
+        let module = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+        archive.file(&format!("lib/modules/{name}.ko"), 0o644, &module)?;
+    }
+    Ok(archive)
+}

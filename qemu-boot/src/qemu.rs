@@ -1,0 +1,151 @@
+//! QEMU's command lines, in one place.
+//!
+//! Two machines are known: Baton at EL2 with GICv3 and SMMUv3, and the same board with Linux booted
+//! directly (`native`), against which the demo proves that driver and device are untouched. The console
+//! is QEMU's standard input and output; there is no monitor, network or display.
+
+use std::ops::Deref;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::build::Artifacts;
+use crate::command;
+use crate::console::Console;
+use crate::device_tree::Tree;
+use crate::machine_tree::{self, Defaults};
+use crate::scenario::Scenario;
+use crate::workspace::{Workspace, write_if_changed};
+
+/// The emulator.
+pub const PROGRAM: &str = "qemu-system-aarch64";
+
+/// Without `dma_mask`, edu reaches no more than the lowest 256 MiB, where `virt` has no RAM.
+const EDU: &str = "edu,dma_mask=0xffffffffff";
+
+/// A running machine.
+#[derive(Debug)]
+pub struct Qemu {
+    console: Console,
+}
+
+impl Deref for Qemu {
+    type Target = Console;
+
+    fn deref(&self) -> &Console {
+        &self.console
+    }
+}
+
+impl Qemu {
+    /// Boots Baton with a scenario; `limit` is the longest the machine may run.
+    ///
+    /// # Errors
+    /// If a file of the scenario is missing or QEMU can't be started.
+    pub fn baton(artifacts: &Artifacts, scenario: &Scenario, limit: Duration) -> Result<Self> {
+        let mut command = baton_command(artifacts, scenario)?;
+        command.args(["-serial", "stdio", "-monitor", "none"]);
+        Self::start(artifacts.workspace(), &scenario.name, command, limit)
+    }
+
+    /// Boots Debian's kernel directly, without Baton, with one `edu` and this command line.
+    ///
+    /// # Errors
+    /// If QEMU can't be started.
+    pub fn native(
+        artifacts: &Artifacts,
+        name: &str,
+        bootargs: &str,
+        limit: Duration,
+    ) -> Result<Self> {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args([
+                "-M",
+                "virt,gic-version=3",
+                "-cpu",
+                "cortex-a57",
+                "-smp",
+                "1",
+                "-m",
+                "512",
+            ])
+            .args(["-display", "none", "-nic", "none", "-no-reboot"])
+            .args(["-serial", "stdio", "-monitor", "none"])
+            .args(["-device", &format!("{EDU},addr=1")])
+            .arg("-kernel")
+            .arg(&artifacts.kernel.image)
+            .arg("-initrd")
+            .arg(&artifacts.initramfs)
+            .args(["-append", bootargs]);
+        Self::start(artifacts.workspace(), name, command, limit)
+    }
+
+    fn start(workspace: &Workspace, name: &str, command: Command, limit: Duration) -> Result<Self> {
+        let console = Console::spawn(name, command, &workspace.logs()?, limit)?;
+        Ok(Self { console })
+    }
+}
+
+/// The command line for a scenario, but for where the console goes.
+///
+/// # Errors
+/// If a file of the scenario is missing or the device tree can't be made.
+pub fn baton_command(artifacts: &Artifacts, scenario: &Scenario) -> Result<Command> {
+    let images = artifacts.workspace().images()?;
+    let mut tree = own_tree(&images, scenario)?;
+    let defaults = Defaults {
+        kernel: artifacts.kernel.image.clone(),
+        ramdisk: artifacts.initramfs.clone(),
+    };
+    let modules = machine_tree::configure(&mut tree, scenario, &defaults)?;
+    let blob = images.join(format!("{}.dtb", scenario.name));
+    write_if_changed(&blob, &tree.to_blob()?)?;
+
+    let mut command = machine(scenario, "");
+    command
+        .arg("-no-reboot")
+        .arg("-kernel")
+        .arg(&artifacts.hypervisor)
+        .arg("-dtb")
+        .arg(&blob);
+    for module in &modules {
+        let file = module.file.display().to_string().replace(',', ",,");
+        let place = format!("loader,file={file},addr={:#x},force-raw=on", module.address);
+        command.args(["-device", &place]);
+    }
+    for slot in 1..=scenario.edu_devices {
+        command.args(["-device", &format!("{EDU},addr={slot:#x}")]);
+    }
+    command.args(&scenario.qemu_args);
+    Ok(command)
+}
+
+fn machine(scenario: &Scenario, more: &str) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command
+        .arg("-M")
+        .arg(format!(
+            "virt,virtualization=on,gic-version=3,iommu=smmuv3{more}"
+        ))
+        .args(["-cpu", "cortex-a57"])
+        .args(["-smp", &scenario.cpus.to_string()])
+        .args(["-m", &scenario.memory_mib.to_string()])
+        .args(["-display", "none", "-nic", "none"]);
+    command
+}
+
+/// The tree that QEMU makes for this machine by itself.
+fn own_tree(images: &Path, scenario: &Scenario) -> Result<Tree> {
+    let dump = images.join(format!("{}.qemu.dtb", scenario.name));
+    let mut command = machine(
+        scenario,
+        &format!(",dumpdtb={}", dump.display().to_string().replace(',', ",,")),
+    );
+    command::output(command.args(["-serial", "none", "-monitor", "none"]))
+        .context("asking QEMU for its device tree")?;
+    let blob = std::fs::read(&dump).with_context(|| format!("reading {}", dump.display()))?;
+    Tree::parse(&blob)
+}
