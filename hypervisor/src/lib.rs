@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod console;
 pub mod psci;
 pub mod vpci;
 pub mod vpl011;

@@ -1,0 +1,256 @@
+//! A command's answer, made line by line: any number of result lines, then `ok` or `error: …`.
+//!
+//! A state machine and not a loop, because the UART is slow: a timeline of a thousand slices takes
+//! seconds to send, and nothing waits meanwhile. Programs read up to the closing line.
+
+use arrayvec::ArrayString;
+use coproc_core::id::CoprocId;
+use coproc_core::time::Instant;
+use core::fmt::{Display, Write as _};
+
+use super::input::Focus;
+use super::management::{Management, ManagementError};
+use super::multiplexer::OWN_LINE_MAX;
+use super::shell::{Command, HELP};
+
+/// One line of an answer, without its end.
+pub type Line = ArrayString<OWN_LINE_MAX>;
+
+/// Text of an error, cut to this length.
+type ErrorText = ArrayString<200>;
+
+/// Where an answer stands.
+#[derive(Clone, Debug)]
+enum State {
+    Help(usize),
+    Domains(usize),
+    /// Coprocs from this index on; then, with `members`, their vcoprocs.
+    Coprocs {
+        index: usize,
+        members: bool,
+    },
+    Vcoprocs {
+        coproc: CoprocId,
+        index: usize,
+        then: usize,
+    },
+    /// Looks for the coproc at `index`, whose timeline comes next.
+    Timelines {
+        index: usize,
+    },
+    Timeline {
+        coproc: CoprocId,
+        from: u64,
+        then: usize,
+    },
+    Act(Command),
+    Failed(ErrorText),
+    Done,
+}
+
+/// An answer in the making.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    state: State,
+    /// Only this coproc, and whether it was found.
+    only: Option<CoprocId>,
+    found: bool,
+    /// Slices that began later aren't told, or a busy system's timeline would never end.
+    asked: Instant,
+}
+
+impl Answer {
+    /// Starts the answer to `command`.
+    pub fn new(command: Command, now: Instant) -> Self {
+        let (state, only) = match command {
+            Command::Help => (State::Help(0), None),
+            Command::Domains => (State::Domains(0), None),
+            Command::CoprocList => (
+                State::Coprocs {
+                    index: 0,
+                    members: false,
+                },
+                None,
+            ),
+            Command::CoprocQuery(only) => (
+                State::Coprocs {
+                    index: 0,
+                    members: true,
+                },
+                only,
+            ),
+            Command::CoprocTimeline(only) => (State::Timelines { index: 0 }, only),
+            Command::Empty | Command::Console(_) => (State::Done, None),
+            act => (State::Act(act), None),
+        };
+        Self {
+            state,
+            only,
+            found: false,
+            asked: now,
+        }
+    }
+
+    const fn closing(state: State) -> Self {
+        Self {
+            state,
+            only: None,
+            found: false,
+            asked: Instant::from_nanos(0),
+        }
+    }
+
+    /// Nothing but `ok`.
+    pub const fn done() -> Self {
+        Self::closing(State::Done)
+    }
+
+    /// Nothing but an error.
+    pub fn failed(error: &impl Display) -> Self {
+        Self::closing(failed(error))
+    }
+
+    /// The error for a console that isn't there.
+    pub fn no_domain(focus: Focus) -> Self {
+        match focus {
+            Focus::Domain(domain) => Self::failed(&ManagementError::NoDomain(domain)),
+            Focus::Baton => Self::done(),
+        }
+    }
+
+    /// The user doesn't want the rest.
+    pub fn interrupt(&mut self) {
+        self.state = failed(&"interrupted, ask again");
+    }
+
+    /// Writes the next line. Returns false when it was the closing one.
+    pub fn next_line(&mut self, management: &mut dyn Management, line: &mut Line) -> bool {
+        // A line that is too long is cut; every report fits with all its numbers at their largest.
+        while !self.step(management, line) {}
+        !matches!(self.state, State::Done)
+    }
+
+    /// Goes to the next state; returns whether it made a line.
+    fn step(&mut self, management: &mut dyn Management, line: &mut Line) -> bool {
+        match &mut self.state {
+            State::Help(index) => match HELP.get(*index) {
+                Some(text) => {
+                    *index = index.saturating_add(1);
+                    put(line, text)
+                }
+                None => self.finish(),
+            },
+            State::Domains(index) => match management.domain(*index) {
+                Some(report) => {
+                    *index = index.saturating_add(1);
+                    put(line, &report)
+                }
+                None => self.finish(),
+            },
+            State::Coprocs { index, members } => {
+                let Some(report) = management.coproc(*index) else {
+                    return self.finish();
+                };
+                *index = index.saturating_add(1);
+                if self.only.is_some_and(|only| only != report.id) {
+                    return false;
+                }
+                self.found = true;
+                if *members {
+                    let (coproc, then) = (report.id, *index);
+                    self.state = State::Vcoprocs {
+                        coproc,
+                        index: 0,
+                        then,
+                    };
+                }
+                put(line, &report)
+            }
+            State::Vcoprocs {
+                coproc,
+                index,
+                then,
+            } => match management.vcoproc(*coproc, *index) {
+                Some(report) => {
+                    *index = index.saturating_add(1);
+                    put(line, &report)
+                }
+                None => {
+                    self.state = State::Coprocs {
+                        index: *then,
+                        members: true,
+                    };
+                    false
+                }
+            },
+            State::Timelines { index } => {
+                let Some(report) = management.coproc(*index) else {
+                    return self.finish();
+                };
+                *index = index.saturating_add(1);
+                if self.only.is_none_or(|only| only == report.id) {
+                    self.found = true;
+                    self.state = State::Timeline {
+                        coproc: report.id,
+                        from: 0,
+                        then: *index,
+                    };
+                }
+                false
+            }
+            State::Timeline { coproc, from, then } => match management.slice(*coproc, *from) {
+                Some((number, slice)) if slice.from < self.asked && number >= *from => {
+                    *from = number.saturating_add(1);
+                    put(line, &slice)
+                }
+                _ => {
+                    self.state = State::Timelines { index: *then };
+                    false
+                }
+            },
+            State::Act(command) => {
+                let result = match command {
+                    Command::CoprocSet {
+                        coproc,
+                        name,
+                        value,
+                    } => management.set(*coproc, name, value),
+                    Command::CoprocAttach { coproc, domain } => management.attach(*coproc, *domain),
+                    Command::CoprocDetach { coproc, domain } => management.detach(*coproc, *domain),
+                    _ => Ok(()),
+                };
+                self.state = match result {
+                    Ok(()) => State::Done,
+                    Err(error) => failed(&error),
+                };
+                false
+            }
+            State::Failed(text) => {
+                let _ = write!(line, "error: {text}");
+                self.state = State::Done;
+                true
+            }
+            State::Done => put(line, &"ok"),
+        }
+    }
+
+    /// Ends a list; asking for one coproc that isn't there is an error. Makes no line.
+    fn finish(&mut self) -> bool {
+        self.state = match self.only {
+            Some(only) if !self.found => failed(&ManagementError::NoCoproc(only)),
+            _ => State::Done,
+        };
+        false
+    }
+}
+
+fn failed(error: &impl Display) -> State {
+    let mut text = ErrorText::new();
+    let _ = write!(text, "{error}");
+    State::Failed(text)
+}
+
+fn put(line: &mut Line, content: &impl Display) -> bool {
+    let _ = write!(line, "{content}");
+    true
+}

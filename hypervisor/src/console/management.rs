@@ -1,0 +1,369 @@
+//! What can be asked of and done to the running system: typed operations, typed results.
+//!
+//! Lists are read item by item, not as a whole, because an answer may be longer than the console
+//! has room for and is then made over many milliseconds; an item that disappears meanwhile ends
+//! or shortens the list, nothing worse.
+//!
+//! Each result's `Display` is one line of `key=value`, for people and programs alike: keys are never
+//! renamed, new ones come at the end, times are whole nanoseconds (`_ns`), absent values are `-`.
+
+use arrayvec::{ArrayString, ArrayVec};
+use coproc_core::id::{CoprocId, DomainId, VcoprocId};
+use coproc_core::time::{Duration, Instant};
+use core::fmt;
+
+/// A word of a command's text.
+pub type Word = ArrayString<32>;
+
+/// State of a domain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DomainState {
+    /// Built, not yet started.
+    Created,
+    /// Runs.
+    Running,
+    /// Has switched itself off.
+    Off,
+    /// Stopped by the hypervisor after something it couldn't go on from.
+    Crashed,
+}
+
+impl fmt::Display for DomainState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Off => "off",
+            Self::Crashed => "crashed",
+        })
+    }
+}
+
+/// One domain.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DomainReport {
+    /// Its id.
+    pub id: DomainId,
+    /// Its state.
+    pub state: DomainState,
+    /// Number of vCPUs.
+    pub vcpus: u32,
+    /// RAM in MiB.
+    pub memory_mib: u64,
+    /// The CPUs its vCPUs run on: bit n is CPU n.
+    pub cpus: u64,
+    /// The coprocs it shares.
+    pub coprocs: ArrayVec<CoprocId, 16>,
+}
+
+impl fmt::Display for DomainReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            id,
+            state,
+            vcpus,
+            memory_mib,
+            ..
+        } = self;
+        write!(
+            f,
+            "domain id={id} state={state} vcpus={vcpus} memory_mib={memory_mib}"
+        )?;
+        f.write_str(" cpus=")?;
+        write_list(
+            f,
+            (0..u64::BITS).filter(|cpu| self.cpus.wrapping_shr(*cpu) & 1 != 0),
+        )?;
+        f.write_str(" coprocs=")?;
+        write_list(f, self.coprocs.iter().map(|coproc| coproc.0))
+    }
+}
+
+fn write_list(f: &mut fmt::Formatter<'_>, items: impl Iterator<Item = u32>) -> fmt::Result {
+    let mut separator = "";
+    for item in items {
+        write!(f, "{separator}{item}")?;
+        separator = ",";
+    }
+    if separator.is_empty() {
+        f.write_str("-")
+    } else {
+        Ok(())
+    }
+}
+
+/// One physical coprocessor. elapsed = Σ charge + overhead + idle + fault.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CoprocReport {
+    /// Its id.
+    pub id: CoprocId,
+    /// Name of its driver.
+    pub driver: &'static str,
+    /// Name of its scheduling algorithm.
+    pub scheduler: &'static str,
+    /// State of its switch machine, one lower-case word.
+    pub state: &'static str,
+    /// Whose context it holds.
+    pub current: Option<VcoprocId>,
+    /// Switches so far.
+    pub switches: u64,
+    /// Switches that the device refused at first.
+    pub refusals: u64,
+    /// Time since it came under management.
+    pub elapsed: Duration,
+    /// Sum of the vcoprocs' charges.
+    pub charge: Duration,
+    /// Saving, scrubbing, restoring, mapping.
+    pub overhead: Duration,
+    /// Nobody wanted it.
+    pub idle: Duration,
+    /// Aborting, resetting, quarantined.
+    pub fault: Duration,
+    /// Shortest switch, zero before the first.
+    pub switch_min: Duration,
+    /// Mean switch.
+    pub switch_mean: Duration,
+    /// Longest switch.
+    pub switch_max: Duration,
+}
+
+impl fmt::Display for CoprocReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            id,
+            driver,
+            scheduler,
+            state,
+            switches,
+            refusals,
+            ..
+        } = self;
+        write!(
+            f,
+            "coproc id={} driver={driver} scheduler={scheduler} state={state}",
+            id.0
+        )?;
+        match self.current {
+            Some(current) => write!(f, " current={current}")?,
+            None => f.write_str(" current=-")?,
+        }
+        write!(f, " switches={switches} refusals={refusals}")?;
+        let times = [
+            ("elapsed", self.elapsed),
+            ("charge", self.charge),
+            ("overhead", self.overhead),
+            ("idle", self.idle),
+            ("fault", self.fault),
+            ("switch_min", self.switch_min),
+            ("switch_mean", self.switch_mean),
+            ("switch_max", self.switch_max),
+        ];
+        times
+            .iter()
+            .try_for_each(|(key, time)| write!(f, " {key}_ns={}", time.as_nanos()))
+    }
+}
+
+/// State of a vcoproc.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VcoprocState {
+    /// The device holds its context.
+    Current,
+    /// Waits for its turn.
+    Queued,
+    /// Wants nothing.
+    Asleep,
+    /// Taken off the device for good after a fault.
+    Faulted,
+}
+
+impl fmt::Display for VcoprocState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Current => "current",
+            Self::Queued => "queued",
+            Self::Asleep => "asleep",
+            Self::Faulted => "faulted",
+        })
+    }
+}
+
+/// One domain's instance of a coprocessor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VcoprocReport {
+    /// Its id.
+    pub id: VcoprocId,
+    /// The physical coprocessor.
+    pub coproc: CoprocId,
+    /// The domain.
+    pub domain: DomainId,
+    /// Its state.
+    pub state: VcoprocState,
+    /// Time charged to it.
+    pub charge: Duration,
+    /// Sum of the charges of all vcoprocs of the coproc at the same instant; the share's divisor.
+    pub charge_total: Duration,
+    /// Overhead it caused.
+    pub overhead: Duration,
+    /// Time past its slices' ends because the device refused; part of `charge`.
+    pub refused: Duration,
+    /// Slices it ran.
+    pub slices: u64,
+    /// Exits that mapped its windows.
+    pub touches: u64,
+    /// Most exits by register accesses in one slice while current.
+    pub max_exits_per_slice: u64,
+    /// Accesses emulated while it wasn't current.
+    pub emulated: u64,
+    /// Interrupts delivered.
+    pub interrupts: u64,
+    /// IOMMU faults it caused.
+    pub iommu_faults: u64,
+    /// Device address of the last of them.
+    pub last_fault_address: Option<u64>,
+}
+
+impl VcoprocReport {
+    /// Share of the coproc's charged time in hundredths of a percent, rounded to nearest.
+    pub fn share(&self) -> u64 {
+        let total = u128::from(self.charge_total.as_nanos());
+        let part = u128::from(self.charge.as_nanos()).saturating_mul(10_000);
+        let rounded = part
+            .saturating_add(total >> 1)
+            .checked_div(total)
+            .unwrap_or(0);
+        u64::try_from(rounded).unwrap_or(u64::MAX)
+    }
+}
+
+impl fmt::Display for VcoprocReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            id,
+            coproc,
+            domain,
+            state,
+            ..
+        } = self;
+        let share = self.share();
+        write!(
+            f,
+            "vcoproc id={id} coproc={} domain={domain} state={state}",
+            coproc.0
+        )?;
+        write!(
+            f,
+            " charge_ns={} share={}.{:02}",
+            self.charge.as_nanos(),
+            share / 100,
+            share % 100
+        )?;
+        write!(f, " overhead_ns={}", self.overhead.as_nanos())?;
+        write!(f, " refused_ns={}", self.refused.as_nanos())?;
+        let counts = [
+            ("slices", self.slices),
+            ("touches", self.touches),
+            ("max_exits_per_slice", self.max_exits_per_slice),
+            ("emulated", self.emulated),
+            ("interrupts", self.interrupts),
+            ("iommu_faults", self.iommu_faults),
+        ];
+        counts
+            .iter()
+            .try_for_each(|(key, count)| write!(f, " {key}={count}"))?;
+        match self.last_fault_address {
+            Some(address) => write!(f, " last_fault_address={address:#x}"),
+            None => f.write_str(" last_fault_address=-"),
+        }
+    }
+}
+
+/// One residence of a vcoproc on its coproc.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SliceReport {
+    /// The physical coprocessor.
+    pub coproc: CoprocId,
+    /// Who held it.
+    pub vcoproc: VcoprocId,
+    /// Its domain.
+    pub domain: DomainId,
+    /// From this time (step 7 of the switch).
+    pub from: Instant,
+    /// To this one (quiet); for the slice that is still running, now.
+    pub to: Instant,
+}
+
+impl fmt::Display for SliceReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            coproc,
+            vcoproc,
+            domain,
+            from,
+            to,
+        } = self;
+        let (from, to) = (from.as_nanos(), to.as_nanos());
+        write!(
+            f,
+            "slice coproc={} vcoproc={vcoproc} domain={domain}",
+            coproc.0
+        )?;
+        write!(f, " from_ns={from} to_ns={to}")
+    }
+}
+
+/// Why an operation failed; reads "what, remedy".
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ManagementError {
+    /// There is no such domain.
+    #[error("no domain {0}, `domains` lists them")]
+    NoDomain(DomainId),
+    /// There is no such coprocessor.
+    #[error("no coproc {}, `coproc list` lists them", .0.0)]
+    NoCoproc(CoprocId),
+    /// The operation isn't in this build.
+    #[error("`{0}` is not built yet, set it in the device tree and restart")]
+    NotBuilt(&'static str),
+    /// Anything else.
+    #[error("{what}, {remedy}")]
+    Failed {
+        /// What went wrong.
+        what: Word,
+        /// What helps.
+        remedy: &'static str,
+    },
+}
+
+/// The operations. Indices count from 0; `None` ends a list.
+pub trait Management {
+    /// The domain at `index`.
+    fn domain(&mut self, index: usize) -> Option<DomainReport>;
+
+    /// The coprocessor at `index`.
+    fn coproc(&mut self, index: usize) -> Option<CoprocReport>;
+
+    /// The vcoproc at `index` of one coprocessor.
+    fn vcoproc(&mut self, coproc: CoprocId, index: usize) -> Option<VcoprocReport>;
+
+    /// The oldest recorded slice of one coprocessor whose sequence number is at least `from`,
+    /// with that number.
+    fn slice(&mut self, coproc: CoprocId, from: u64) -> Option<(u64, SliceReport)>;
+
+    /// Sets a parameter of a coprocessor's scheduling.
+    fn set(&mut self, coproc: CoprocId, name: &str, value: &str) -> Result<(), ManagementError> {
+        let _ = (coproc, name, value);
+        Err(ManagementError::NotBuilt("coproc set"))
+    }
+
+    /// Gives a domain a vcoproc of a coprocessor.
+    fn attach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError> {
+        let _ = (coproc, domain);
+        Err(ManagementError::NotBuilt("coproc attach"))
+    }
+
+    /// Takes it away.
+    fn detach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError> {
+        let _ = (coproc, domain);
+        Err(ManagementError::NotBuilt("coproc detach"))
+    }
+}

@@ -1,0 +1,355 @@
+//! The command line: an editor for one line, and a parser from text to typed commands.
+//!
+//! The language is small on purpose: words, no quoting, no variables. Whoever wants more runs a
+//! program on the other end of the UART, for which every answer is made to be read.
+
+use arrayvec::ArrayVec;
+use coproc_core::id::{CoprocId, DomainId};
+
+use super::input::Focus;
+use super::management::Word;
+
+/// Longest line that can be typed, in bytes.
+pub const LINE_LENGTH: usize = 200;
+
+/// What `help` shows.
+pub const HELP: [&str; 10] = [
+    "domains                        list the domains",
+    "coproc list                    list the shared coprocessors",
+    "coproc query [ID]              coprocessors and their vcoprocs, with times and counters",
+    "coproc timeline [ID]           who held which coprocessor, from when to when",
+    "coproc set ID NAME VALUE       change a parameter of a coprocessor's scheduling",
+    "coproc attach ID dN            give domain N a vcoproc of the coprocessor",
+    "coproc detach ID dN            take it away",
+    "console baton|dN               send input to the command line or to domain N",
+    "help                           this text",
+    "Ctrl-A three times             send input to the next one",
+];
+
+/// A command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// A line without words.
+    Empty,
+    /// `help`
+    Help,
+    /// `domains`
+    Domains,
+    /// `coproc list`
+    CoprocList,
+    /// `coproc query [ID]`
+    CoprocQuery(Option<CoprocId>),
+    /// `coproc timeline [ID]`
+    CoprocTimeline(Option<CoprocId>),
+    /// `coproc set ID NAME VALUE`
+    CoprocSet {
+        /// Whose parameter.
+        coproc: CoprocId,
+        /// Its name.
+        name: Word,
+        /// Its value.
+        value: Word,
+    },
+    /// `coproc attach ID dN`
+    CoprocAttach {
+        /// Which coprocessor.
+        coproc: CoprocId,
+        /// For which domain.
+        domain: DomainId,
+    },
+    /// `coproc detach ID dN`
+    CoprocDetach {
+        /// Which coprocessor.
+        coproc: CoprocId,
+        /// From which domain.
+        domain: DomainId,
+    },
+    /// `console baton|dN`
+    Console(Focus),
+}
+
+/// What is wrong with a line; reads "what, remedy".
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ParseError {
+    /// The first word is no command.
+    #[error("unknown command `{0}`, `help` lists the commands")]
+    Unknown(Word),
+    /// The word after `coproc` is none of its commands.
+    #[error("unknown command `coproc {0}`, try list, query, timeline, set, attach or detach")]
+    UnknownCoproc(Word),
+    /// A word is missing.
+    #[error("{0} is missing, write `{1}`")]
+    Missing(&'static str, &'static str),
+    /// A word isn't what its place asks for.
+    #[error("`{0}` is no {1}, write `{2}`")]
+    Invalid(Word, &'static str, &'static str),
+    /// There are words too many.
+    #[error("`{0}` is one word too many, write `{1}`")]
+    Extra(Word, &'static str),
+}
+
+/// A word cut to what an error shows.
+fn shorten(text: &str) -> Word {
+    let mut word = Word::new();
+    for character in text.chars() {
+        if word.try_push(character).is_err() {
+            break;
+        }
+    }
+    word
+}
+
+struct Words<'a> {
+    rest: core::str::SplitAsciiWhitespace<'a>,
+    usage: &'static str,
+}
+
+impl<'a> Words<'a> {
+    fn required(&mut self, what: &'static str) -> Result<&'a str, ParseError> {
+        self.rest
+            .next()
+            .ok_or(ParseError::Missing(what, self.usage))
+    }
+
+    fn invalid<T>(&self, word: &str, what: &'static str) -> Result<T, ParseError> {
+        Err(ParseError::Invalid(shorten(word), what, self.usage))
+    }
+
+    fn coproc_id(&self, word: &str) -> Result<CoprocId, ParseError> {
+        match number(word.strip_prefix("coproc").unwrap_or(word)) {
+            Some(id) => Ok(CoprocId(id)),
+            None => self.invalid(word, "coproc id"),
+        }
+    }
+
+    fn coproc(&mut self) -> Result<CoprocId, ParseError> {
+        let word = self.required("the coproc's id")?;
+        self.coproc_id(word)
+    }
+
+    fn optional_coproc(&mut self) -> Result<Option<CoprocId>, ParseError> {
+        self.rest
+            .next()
+            .map(|word| self.coproc_id(word))
+            .transpose()
+    }
+
+    fn domain_id(&self, word: &str, what: &'static str) -> Result<DomainId, ParseError> {
+        match word.strip_prefix('d').and_then(number) {
+            Some(id) => Ok(DomainId(id)),
+            None => self.invalid(word, what),
+        }
+    }
+
+    fn domain(&mut self) -> Result<DomainId, ParseError> {
+        let word = self.required("the domain")?;
+        self.domain_id(word, "domain")
+    }
+
+    fn word(&mut self, what: &'static str) -> Result<Word, ParseError> {
+        let word = self.required(what)?;
+        match Word::from(word) {
+            Ok(word) => Ok(word),
+            Err(_) => self.invalid(word, "word of at most 32 characters"),
+        }
+    }
+}
+
+/// Digits only: the standard parser takes a sign.
+fn number<T: core::str::FromStr>(text: &str) -> Option<T> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+/// Parses one line.
+pub fn parse(line: &str) -> Result<Command, ParseError> {
+    let mut words = Words {
+        rest: line.split_ascii_whitespace(),
+        usage: "",
+    };
+    let Some(first) = words.rest.next() else {
+        return Ok(Command::Empty);
+    };
+    let command = match first {
+        "help" | "?" => {
+            words.usage = "help";
+            Command::Help
+        }
+        "domains" => {
+            words.usage = "domains";
+            Command::Domains
+        }
+        "console" => {
+            words.usage = "console baton|dN";
+            match words.required("baton or a domain")? {
+                "baton" => Command::Console(Focus::Baton),
+                word => Command::Console(Focus::Domain(words.domain_id(word, "console")?)),
+            }
+        }
+        "coproc" => parse_coproc(&mut words)?,
+        word => return Err(ParseError::Unknown(shorten(word))),
+    };
+    match words.rest.next() {
+        Some(extra) => Err(ParseError::Extra(shorten(extra), words.usage)),
+        None => Ok(command),
+    }
+}
+
+fn parse_coproc(words: &mut Words<'_>) -> Result<Command, ParseError> {
+    words.usage = "coproc list|query|timeline|set|attach|detach";
+    Ok(match words.required("what to do")? {
+        "list" => {
+            words.usage = "coproc list";
+            Command::CoprocList
+        }
+        "query" => {
+            words.usage = "coproc query [ID]";
+            Command::CoprocQuery(words.optional_coproc()?)
+        }
+        "timeline" => {
+            words.usage = "coproc timeline [ID]";
+            Command::CoprocTimeline(words.optional_coproc()?)
+        }
+        "set" => {
+            words.usage = "coproc set ID NAME VALUE";
+            let coproc = words.coproc()?;
+            let name = words.word("the parameter's name")?;
+            Command::CoprocSet {
+                coproc,
+                name,
+                value: words.word("the value")?,
+            }
+        }
+        "attach" => {
+            words.usage = "coproc attach ID dN";
+            Command::CoprocAttach {
+                coproc: words.coproc()?,
+                domain: words.domain()?,
+            }
+        }
+        "detach" => {
+            words.usage = "coproc detach ID dN";
+            Command::CoprocDetach {
+                coproc: words.coproc()?,
+                domain: words.domain()?,
+            }
+        }
+        other => return Err(ParseError::UnknownCoproc(shorten(other))),
+    })
+}
+
+/// What one typed byte led to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Edited {
+    /// Bytes to show.
+    pub echo: ArrayVec<u8, { LINE_LENGTH * 3 }>,
+    /// The line is complete.
+    pub entered: bool,
+    /// The line was thrown away by Ctrl-C; a new prompt is due.
+    pub cancelled: bool,
+}
+
+impl Edited {
+    fn show(&mut self, bytes: &[u8]) {
+        // As long as the line, three bytes each: it can't overflow.
+        let _ = self.echo.try_extend_from_slice(bytes);
+    }
+}
+
+/// Position within an escape sequence of a terminal (arrow keys), which is swallowed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Escape {
+    None,
+    Begun,
+    Sequence,
+}
+
+/// The line being typed.
+#[derive(Clone, Debug)]
+pub struct Editor {
+    line: arrayvec::ArrayString<LINE_LENGTH>,
+    escape: Escape,
+    after_return: bool,
+}
+
+impl Default for Editor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Editor {
+    /// An empty line.
+    pub const fn new() -> Self {
+        Self {
+            line: arrayvec::ArrayString::new_const(),
+            escape: Escape::None,
+            after_return: false,
+        }
+    }
+
+    /// What has been typed.
+    pub fn line(&self) -> &str {
+        &self.line
+    }
+
+    /// Starts anew.
+    pub fn clear(&mut self) {
+        self.line.clear();
+    }
+
+    /// Takes a typed byte.
+    pub fn feed(&mut self, byte: u8) -> Edited {
+        let mut edited = Edited::default();
+        let after_return = core::mem::replace(&mut self.after_return, byte == b'\r');
+        match (self.escape, byte) {
+            (Escape::Begun, b'[' | b'O') => {
+                self.escape = Escape::Sequence;
+                return edited;
+            }
+            (Escape::Sequence, 0x20..=0x3f) => return edited,
+            (Escape::Sequence, 0x40..=0x7e) => {
+                self.escape = Escape::None;
+                return edited;
+            }
+            _ => self.escape = Escape::None,
+        }
+        match byte {
+            // Some send both; the second one isn't another line.
+            b'\n' if after_return => {}
+            b'\r' | b'\n' => {
+                edited.show(b"\n");
+                edited.entered = true;
+            }
+            0x08 | 0x7f => {
+                self.rub_out(&mut edited);
+            }
+            // Ctrl-U
+            0x15 => while self.rub_out(&mut edited) {},
+            // Ctrl-C
+            0x03 => {
+                self.line.clear();
+                edited.show(b"^C\n");
+                edited.cancelled = true;
+            }
+            0x1b => self.escape = Escape::Begun,
+            0x20..=0x7e => {
+                if self.line.try_push(char::from(byte)).is_ok() {
+                    edited.show(&[byte]);
+                } else {
+                    edited.show(b"\x07");
+                }
+            }
+            _ => {}
+        }
+        edited
+    }
+    /// Removes the last character; returns whether there was one.
+    fn rub_out(&mut self, edited: &mut Edited) -> bool {
+        let removed = self.line.pop().is_some();
+        if removed {
+            edited.show(b"\x08 \x08");
+        }
+        removed
+    }
+}

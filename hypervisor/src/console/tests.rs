@@ -1,0 +1,730 @@
+//! The console as its two users see it: a person or a program on the UART, and the domains.
+
+use super::input::{ESCAPE, Focus, Routed, Router};
+use super::management::*;
+use super::multiplexer::*;
+use super::shell::{Command, Editor, HELP, LINE_LENGTH, parse};
+use super::*;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use coproc_core::id::{CoprocId, VcoprocId};
+use coproc_core::time::Duration;
+use proptest::prelude::*;
+
+const D1: DomainId = DomainId(1);
+const D2: DomainId = DomainId(2);
+const T0: Instant = Instant::from_nanos(0);
+
+fn at(milliseconds: u64) -> Instant {
+    Instant::from_nanos(milliseconds * 1_000_000)
+}
+
+fn multiplexer() -> Multiplexer {
+    let mut multiplexer = Multiplexer::new();
+    multiplexer.add(D1);
+    multiplexer.add(D2);
+    multiplexer
+}
+
+fn drain(multiplexer: &mut Multiplexer) -> String {
+    let bytes: Vec<u8> = core::iter::from_fn(|| multiplexer.next_byte()).collect();
+    String::from_utf8(bytes).unwrap()
+}
+
+fn d(n: u16) -> Source {
+    Source::Domain(DomainId(n))
+}
+
+#[test]
+fn lines_are_tagged_and_whole() {
+    let mut m = multiplexer();
+    m.write(d(1), b"one ", T0);
+    m.write(d(2), b"two\r\n", T0);
+    m.write(Source::Baton, b"three\n", T0);
+    assert_eq!(drain(&mut m), "[d2] two\r\n[baton] three\r\n");
+    m.write(d(1), b"more\r\r\n\n", T0);
+    assert_eq!(drain(&mut m), "[d1] one more\r\n[d1] \r\n");
+}
+
+#[test]
+fn sources_take_turns() {
+    let mut m = multiplexer();
+    m.write(d(1), b"a\nb\nc\n", T0);
+    m.write(d(2), b"x\ny\n", T0);
+    let lines = "[d1] a\r\n[d2] x\r\n[d1] b\r\n[d2] y\r\n[d1] c\r\n";
+    assert_eq!(drain(&mut m), lines);
+}
+
+#[test]
+fn an_unfinished_line_shows_after_a_pause_and_again_after_an_interruption() {
+    let mut m = multiplexer();
+    assert_eq!(m.next_flush(), None);
+    m.write(d(1), b"login: ", at(1));
+    assert_eq!(m.next_flush(), Some(at(201)));
+    m.flush_idle(at(200));
+    assert_eq!(drain(&mut m), "");
+    m.flush_idle(at(201));
+    assert_eq!(drain(&mut m), "[d1] login: ");
+    assert_eq!(m.next_flush(), None);
+    m.write(d(2), b"hello\n", at(300));
+    assert_eq!(drain(&mut m), "\r\n[d2] hello\r\n");
+    m.flush_idle(at(900));
+    assert_eq!(drain(&mut m), "", "not shown again until it grows");
+    m.write(d(1), b"root\n", at(901));
+    assert_eq!(drain(&mut m), "[d1] login: root\r\n");
+}
+
+#[test]
+fn the_focused_line_is_prompt_and_comes_back_by_itself() {
+    let mut m = multiplexer();
+    m.set_focus(Focus::Domain(D1));
+    m.write(d(1), b"$ ", at(0));
+    assert_eq!(m.next_flush(), Some(at(2)));
+    m.flush_idle(at(2));
+    assert_eq!(drain(&mut m), "[d1] $ ");
+    m.write(d(1), b"l", at(3));
+    assert_eq!(drain(&mut m), "l", "an echo shows at once");
+    m.write(d(2), b"noise\n", at(4));
+    assert_eq!(drain(&mut m), "\r\n[d2] noise\r\n[d1] $ l");
+    m.write(d(1), b"s\n", at(5));
+    assert_eq!(drain(&mut m), "s\r\n");
+}
+
+#[test]
+fn two_unfinished_lines_do_not_chase_each_other() {
+    let mut m = multiplexer();
+    m.set_focus(Focus::Domain(D1));
+    m.write(d(1), b"$ ", T0);
+    m.write(d(2), b"# ", T0);
+    m.flush_idle(at(1000));
+    let shown = drain(&mut m);
+    assert!(shown.len() < 60 && shown.ends_with("[d1] $ "), "{shown:?}");
+    m.flush_idle(at(2000));
+    assert_eq!(drain(&mut m), "");
+}
+
+#[test]
+fn control_bytes_are_made_harmless() {
+    let mut m = multiplexer();
+    m.write(d(1), b"\x1b[1mb\x1b[0m\t\x13\x7f\0.\n", T0);
+    assert_eq!(drain(&mut m), "[d1] \x1b[1mb\x1b[0m\t^S^?.\r\n");
+    m.write(d(1), b" 10%\r 20%\r\n", T0);
+    assert_eq!(drain(&mut m), "[d1]  10%\r[d1]  20%\r\n");
+}
+
+#[test]
+fn long_lines_are_cut_so_that_others_get_their_turn() {
+    let mut m = multiplexer();
+    m.write(d(1), &[b'a'; LINE_MAX + 1], T0);
+    assert_eq!(drain(&mut m), format!("[d1] {}\r\n", "a".repeat(LINE_MAX)));
+    m.write(d(1), b"\n", T0);
+    assert_eq!(drain(&mut m), "[d1] a\r\n");
+    m.write(d(1), &[b'b'; LINE_MAX], T0);
+    m.write(d(1), b"\n", T0);
+    assert_eq!(
+        drain(&mut m),
+        format!("[d1] {}\r\n", "b".repeat(LINE_MAX)),
+        "exactly as long"
+    );
+}
+
+#[test]
+fn a_flood_loses_its_own_lines_only_and_says_so() {
+    let mut m = multiplexer();
+    for n in 0..2000 {
+        m.write(d(1), format!("line {n}\n").as_bytes(), T0);
+    }
+    m.write(d(2), b"calm\n", T0);
+    let lost = m.lost(d(1)).lines;
+    assert!(lost > 0);
+    assert_eq!(m.lost(d(2)), Lost::default());
+    let text = drain(&mut m);
+    assert!(text.contains("[d2] calm\r\n"));
+    assert_eq!(text.matches("[d1] line ").count() as u64, 2000 - lost);
+    m.write(d(1), b"after\n", T0);
+    let notice = format!("[d1] ({lost} lines lost: output too fast)\r\n[d1] after\r\n");
+    assert_eq!(drain(&mut m), notice);
+    m.write(d(1), b"later\n", T0);
+    assert_eq!(drain(&mut m), "[d1] later\r\n", "told once");
+}
+
+#[test]
+fn unknown_sources_are_dropped() {
+    let mut m = multiplexer();
+    m.write(d(9), b"who\n", T0);
+    assert_eq!(drain(&mut m), "");
+    assert!(!m.has_room(d(9)));
+}
+
+/// One step of a random run of the multiplexer.
+#[derive(Clone, Debug)]
+enum Step {
+    Write(u16, Vec<u8>),
+    Drain(usize),
+    Flush,
+    Focus(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let text = "[ -~]{0,20}\n?|\n{0,3}|[a-z]{300}";
+    prop_oneof![
+        4 => (1u16..=3, text).prop_map(|(n, text)| Step::Write(n, text.into_bytes())),
+        2 => (0usize..200).prop_map(Step::Drain),
+        1 => Just(Step::Flush),
+        1 => (0u16..=3).prop_map(Step::Focus),
+    ]
+}
+
+/// What a source should show: each line marked with its source and number, so that no two agree.
+fn expected(lines: &[u8]) -> Vec<Vec<u8>> {
+    let mut all = vec![];
+    for line in lines.split(|byte| *byte == b'\n') {
+        if line.is_empty() {
+            all.push(vec![]);
+        }
+        all.extend(line.chunks(LINE_MAX).map(<[u8]>::to_vec));
+    }
+    all.pop_if(|last| last.is_empty());
+    all
+}
+
+proptest! {
+    #[test]
+    fn lines_never_mix_and_none_is_lost(steps in proptest::collection::vec(step(), 0..80)) {
+        let mut m = multiplexer();
+        m.add(DomainId(3));
+        let mut written: [Vec<u8>; 3] = Default::default();
+        let mut serial = 0;
+        let mut screen = vec![];
+        let mut now = 0;
+        for step in steps {
+            match step {
+                Step::Write(n, text) => {
+                    let all = &mut written[usize::from(n) - 1];
+                    let mut bytes = vec![];
+                    // A byte above 0x7f names the source, the digits make every line unique.
+                    for byte in text {
+                        let begins = all.iter().chain(&bytes).last().is_none_or(|b| *b == b'\n');
+                        if begins {
+                            serial += 1;
+                            bytes.extend(format!("{serial}").bytes());
+                        }
+                        bytes.push(byte);
+                        if byte != b'\n' {
+                            bytes.push(0xf0 + n as u8);
+                        }
+                    }
+                    if all.len() + bytes.len() < SHARE {
+                        all.extend(&bytes);
+                        m.write(d(n), &bytes, at(now));
+                    }
+                }
+                Step::Drain(count) => screen.extend((0..count).map_while(|_| m.next_byte())),
+                Step::Flush => {
+                    now += 300;
+                    m.flush_idle(at(now));
+                }
+                Step::Focus(0) => m.set_focus(Focus::Baton),
+                Step::Focus(n) => m.set_focus(Focus::Domain(DomainId(n))),
+            }
+        }
+        for (n, all) in (1u16..).zip(&mut written) {
+            prop_assert_eq!(m.lost(d(n)), Lost::default());
+            if all.last().is_some_and(|byte| *byte != b'\n') {
+                all.push(b'\n');
+                m.write(d(n), b"\n", at(now));
+            }
+        }
+        screen.extend(core::iter::from_fn(|| m.next_byte()));
+        prop_assert!(screen.is_empty() || screen.ends_with(b"\r\n"));
+        let mut rows: Vec<&[u8]> = screen.split(|byte| *byte == b'\n').collect();
+        rows.pop();
+        let lines: Vec<_> = written.iter().map(|all| expected(all)).collect();
+        let mut position = [0; 3];
+        for row in rows {
+            prop_assert!(row.starts_with(b"[d") && row[3..].starts_with(b"] ") && row.ends_with(b"\r"));
+            let source = usize::from(row[2] - b'1');
+            let payload = &row[5..row.len() - 1];
+            let foreign = |byte: &u8| *byte >= 0x80 && *byte != 0xf1 + source as u8;
+            prop_assert!(!payload.iter().any(foreign));
+            let (lines, position) = (&lines[source], &mut position[source]);
+            let next = lines.get(*position);
+            if next.is_some_and(|line| line == payload) {
+                *position += 1;
+            } else {
+                // A beginning that was interrupted, of this line or of the one just counted.
+                let last = position.checked_sub(1).and_then(|p| lines.get(p));
+                let beginning = |line: Option<&Vec<u8>>| line.is_some_and(|l| l.starts_with(payload));
+                prop_assert!(beginning(next) || beginning(last), "{payload:?} {next:?}");
+            }
+        }
+        for (lines, position) in lines.iter().zip(position) {
+            prop_assert_eq!(lines.len(), position, "every line appeared in full, in order");
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_break_the_console(
+        steps in proptest::collection::vec((0u8..6, any::<u8>(), proptest::collection::vec(any::<u8>(), 0..40)), 0..300)
+    ) {
+        let mut console = console();
+        let mut system = System::default();
+        for (n, (kind, byte, bytes)) in steps.into_iter().enumerate() {
+            let now = at(n as u64);
+            match kind {
+                0 => console.write_domain(DomainId(u16::from(byte) % 4), &bytes, now),
+                1 => console.log(&bytes, now),
+                2 => for byte in bytes { console.input(byte, now); },
+                3 => { console.poll(&mut system, now); },
+                4 => console.flush_idle(now),
+                _ => for _ in 0..byte { console.next_byte(); },
+            }
+        }
+        while console.poll(&mut system, at(1000)) { while console.next_byte().is_some() {} }
+        let mut rest = 0;
+        while console.next_byte().is_some() { rest += 1; prop_assert!(rest < 10 * SHARE); }
+    }
+
+    #[test]
+    fn no_line_breaks_the_parser(line in "\\PC{0,80}|(coproc|console|domains) [a-z]{0,7} [d0-9]{0,12} .{0,20}") {
+        match parse(&line) {
+            Ok(_) => {}
+            Err(error) => prop_assert!(error.to_string().contains(", ")),
+        }
+    }
+}
+
+#[test]
+fn three_escapes_rotate_and_fewer_are_delivered() {
+    let mut router = Router::new();
+    router.add(D1);
+    router.add(D2);
+    let mut seen = vec![];
+    for _ in 0..3 {
+        assert_eq!(router.feed(ESCAPE), Routed::Held);
+        assert_eq!(router.feed(ESCAPE), Routed::Held);
+        assert_eq!(router.feed(ESCAPE), Routed::Rotated);
+        seen.push(router.focus());
+    }
+    assert_eq!(seen, [Focus::Domain(D1), Focus::Domain(D2), Focus::Baton]);
+    router.set_focus(Focus::Domain(D2));
+    router.feed(ESCAPE);
+    let bytes = [ESCAPE, b'x'].into_iter().collect();
+    assert_eq!(router.feed(b'x'), Routed::Deliver(Focus::Domain(D2), bytes));
+    assert!(!router.set_focus(Focus::Domain(DomainId(7))));
+    assert_eq!(router.focus(), Focus::Domain(D2));
+}
+
+fn type_into(editor: &mut Editor, bytes: &[u8]) -> (String, usize) {
+    let mut echo = vec![];
+    let mut entered = 0;
+    for byte in bytes {
+        let edited = editor.feed(*byte);
+        echo.extend(edited.echo);
+        entered += usize::from(edited.entered);
+    }
+    (String::from_utf8(echo).unwrap(), entered)
+}
+
+#[test]
+fn the_editor_edits() {
+    let mut editor = Editor::new();
+    assert_eq!(
+        type_into(&mut editor, b"helx\x7fp"),
+        ("helx\x08 \x08p".to_string(), 0)
+    );
+    assert_eq!(editor.line(), "help");
+    assert_eq!(
+        type_into(&mut editor, b"\x15ok"),
+        ("\x08 \x08".repeat(4) + "ok", 0)
+    );
+    type_into(&mut editor, b"\x1b[A\x1b[3~\x1bOP\x01!");
+    assert_eq!(
+        editor.line(),
+        "ok!",
+        "arrow and function keys are swallowed"
+    );
+    assert_eq!(type_into(&mut editor, b"\r\n"), ("\n".to_string(), 1));
+    editor.clear();
+    assert_eq!(type_into(&mut editor, b"\n\n").1, 2);
+    type_into(&mut editor, b"abc");
+    assert!(editor.feed(3).cancelled);
+    assert_eq!(editor.line(), "");
+    type_into(&mut editor, &[b'z'; LINE_LENGTH]);
+    assert_eq!(editor.feed(b'z').echo.as_slice(), b"\x07");
+    assert_eq!(editor.line().len(), LINE_LENGTH);
+    assert_eq!(editor.feed(0x15).echo.len(), 3 * LINE_LENGTH);
+}
+
+#[test]
+fn commands_are_typed() {
+    let (c0, word) = (CoprocId(0), |text: &str| Word::from(text).unwrap());
+    let commands = [
+        ("  ", Command::Empty),
+        ("help", Command::Help),
+        ("domains", Command::Domains),
+        ("coproc list", Command::CoprocList),
+        ("coproc query", Command::CoprocQuery(None)),
+        (" coproc  query 7 ", Command::CoprocQuery(Some(CoprocId(7)))),
+        ("coproc timeline coproc0", Command::CoprocTimeline(Some(c0))),
+        (
+            "coproc set 0 slice-us 20000",
+            Command::CoprocSet {
+                coproc: c0,
+                name: word("slice-us"),
+                value: word("20000"),
+            },
+        ),
+        (
+            "coproc attach 0 d2",
+            Command::CoprocAttach {
+                coproc: c0,
+                domain: D2,
+            },
+        ),
+        (
+            "coproc detach 0 d1",
+            Command::CoprocDetach {
+                coproc: c0,
+                domain: D1,
+            },
+        ),
+        ("console baton", Command::Console(Focus::Baton)),
+        ("console d2", Command::Console(Focus::Domain(D2))),
+    ];
+    for (text, command) in commands {
+        assert_eq!(parse(text), Ok(command), "{text}");
+    }
+}
+
+#[test]
+fn mistakes_are_named_with_a_remedy() {
+    let mistakes = [
+        ("hepl", "unknown command `hepl`, `help` lists the commands"),
+        (
+            "coproc lsit",
+            "unknown command `coproc lsit`, try list, query, timeline, set, attach or detach",
+        ),
+        (
+            "coproc attach 0",
+            "the domain is missing, write `coproc attach ID dN`",
+        ),
+        (
+            "coproc query x",
+            "`x` is no coproc id, write `coproc query [ID]`",
+        ),
+        (
+            "coproc query +1",
+            "`+1` is no coproc id, write `coproc query [ID]`",
+        ),
+        (
+            "coproc query 4294967296",
+            "`4294967296` is no coproc id, write `coproc query [ID]`",
+        ),
+        ("console 2", "`2` is no console, write `console baton|dN`"),
+        ("console d", "`d` is no console, write `console baton|dN`"),
+        ("domains all", "`all` is one word too many, write `domains`"),
+    ];
+    for (text, error) in mistakes {
+        assert_eq!(parse(text).unwrap_err().to_string(), error);
+    }
+    assert_eq!(
+        parse(&"é".repeat(90))
+            .unwrap_err()
+            .to_string()
+            .matches('é')
+            .count(),
+        16
+    );
+}
+
+/// A system with two domains that share coproc 0; coproc 3 has nobody.
+#[derive(Default)]
+struct System {
+    slices: u64,
+}
+
+impl Management for System {
+    fn domain(&mut self, index: usize) -> Option<DomainReport> {
+        (index < 2).then(|| DomainReport {
+            id: DomainId(index as u16 + 1),
+            state: DomainState::Running,
+            vcpus: 1,
+            memory_mib: 512,
+            cpus: if index == 0 { 1 } else { 6 },
+            coprocs: [CoprocId(0), CoprocId(3)]
+                .into_iter()
+                .take(index + 1)
+                .collect(),
+        })
+    }
+
+    fn coproc(&mut self, index: usize) -> Option<CoprocReport> {
+        let ns = Duration::from_nanos;
+        (index < 2).then(|| CoprocReport {
+            id: CoprocId(3 * index as u32),
+            driver: "qemu,edu",
+            scheduler: "rr",
+            state: if index == 0 { "running" } else { "idle" },
+            current: (index == 0).then_some(VcoprocId(0)),
+            switches: 5,
+            refusals: 2,
+            elapsed: ns(100),
+            charge: ns(60),
+            overhead: ns(30),
+            idle: ns(9),
+            fault: ns(1),
+            switch_min: ns(3),
+            switch_mean: ns(4),
+            switch_max: ns(7),
+        })
+    }
+
+    fn vcoproc(&mut self, coproc: CoprocId, index: usize) -> Option<VcoprocReport> {
+        let ns = Duration::from_nanos;
+        (coproc.0 == 0 && index < 2).then(|| VcoprocReport {
+            id: VcoprocId(index as u32),
+            coproc,
+            domain: DomainId(index as u16 + 1),
+            state: if index == 0 {
+                VcoprocState::Current
+            } else {
+                VcoprocState::Asleep
+            },
+            charge: ns(20 + 20 * index as u64),
+            charge_total: ns(60),
+            overhead: ns(15),
+            refused: ns(4),
+            slices: 3,
+            touches: 2,
+            max_exits_per_slice: 1,
+            emulated: 8,
+            interrupts: 6,
+            iommu_faults: index as u64,
+            last_fault_address: (index == 1).then_some(0xdead_0000),
+        })
+    }
+
+    fn slice(&mut self, coproc: CoprocId, from: u64) -> Option<(u64, SliceReport)> {
+        // The two oldest have been overwritten.
+        let number = from.max(2);
+        (coproc.0 == 0 && number < self.slices).then(|| {
+            let vcoproc = VcoprocId((number % 2) as u32);
+            let slice = SliceReport {
+                coproc,
+                vcoproc,
+                domain: DomainId(vcoproc.0 as u16 + 1),
+                from: at(number),
+                to: at(number + 1),
+            };
+            (number, slice)
+        })
+    }
+}
+
+fn console() -> Console {
+    let mut console = Console::new();
+    console.add_domain(D1);
+    console.add_domain(D2);
+    console.start(T0);
+    console
+}
+
+fn screen(console: &mut Console) -> String {
+    let bytes: Vec<u8> = core::iter::from_fn(|| console.next_byte()).collect();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Types a line and returns the answer's lines, without prompt and echo.
+fn ask(console: &mut Console, system: &mut System, line: &str, now: Instant) -> Vec<String> {
+    for byte in line.bytes().chain([b'\r']) {
+        assert_eq!(console.input(byte, now), Event::None);
+    }
+    let mut text = String::new();
+    loop {
+        let more = console.poll(system, now);
+        text += &screen(console);
+        if !more {
+            break;
+        }
+    }
+    // The first row is the prompt's, with the echo; the last is the next prompt or nothing.
+    let mut rows = text.split("\r\n").skip(1).collect::<Vec<_>>();
+    let last = rows.pop().unwrap();
+    assert!(last.is_empty() || last == "[baton] > ", "{last}");
+    let lines = rows
+        .iter()
+        .map(|row| row.strip_prefix("[baton] ").unwrap().to_string());
+    lines.collect()
+}
+
+#[test]
+fn answers_are_key_value_lines_closed_by_ok() {
+    let (mut console, mut system) = (console(), System { slices: 4 });
+    let coproc0 = "coproc id=0 driver=qemu,edu scheduler=rr state=running current=v0 switches=5 \
+         refusals=2 elapsed_ns=100 charge_ns=60 overhead_ns=30 idle_ns=9 fault_ns=1 \
+         switch_min_ns=3 switch_mean_ns=4 switch_max_ns=7";
+    let domains = [
+        "domain id=d1 state=running vcpus=1 memory_mib=512 cpus=0 coprocs=0",
+        "domain id=d2 state=running vcpus=1 memory_mib=512 cpus=1,2 coprocs=0,3",
+        "ok",
+    ];
+    assert_eq!(ask(&mut console, &mut system, "domains", T0), domains);
+    let query = [
+        coproc0,
+        "vcoproc id=v0 coproc=0 domain=d1 state=current charge_ns=20 share=33.33 overhead_ns=15 \
+         refused_ns=4 slices=3 touches=2 max_exits_per_slice=1 emulated=8 interrupts=6 \
+         iommu_faults=0 last_fault_address=-",
+        "vcoproc id=v1 coproc=0 domain=d2 state=asleep charge_ns=40 share=66.67 overhead_ns=15 \
+         refused_ns=4 slices=3 touches=2 max_exits_per_slice=1 emulated=8 interrupts=6 \
+         iommu_faults=1 last_fault_address=0xdead0000",
+        "ok",
+    ];
+    assert_eq!(ask(&mut console, &mut system, "coproc query 0", T0), query);
+    let list = ask(&mut console, &mut system, "coproc list", T0);
+    assert_eq!(list.len(), 3);
+    assert_eq!(list[0], coproc0);
+    assert!(list[1].starts_with("coproc id=3 ") && list[1].contains(" current=- "));
+    assert_eq!(ask(&mut console, &mut system, "coproc query", T0).len(), 5);
+    let timeline = [
+        "slice coproc=0 vcoproc=v0 domain=d1 from_ns=2000000 to_ns=3000000",
+        "slice coproc=0 vcoproc=v1 domain=d2 from_ns=3000000 to_ns=4000000",
+        "ok",
+    ];
+    assert_eq!(
+        ask(&mut console, &mut system, "coproc timeline", at(9)),
+        timeline
+    );
+    let help = ask(&mut console, &mut system, "help", T0);
+    assert_eq!(help.len(), HELP.len() + 1);
+}
+
+#[test]
+fn failures_are_closed_by_an_error() {
+    let (mut console, mut system) = (console(), System::default());
+    let errors = [
+        (
+            "nonsense",
+            "error: unknown command `nonsense`, `help` lists the commands",
+        ),
+        (
+            "coproc query 1",
+            "error: no coproc 1, `coproc list` lists them",
+        ),
+        (
+            "coproc timeline 1",
+            "error: no coproc 1, `coproc list` lists them",
+        ),
+        ("console d9", "error: no domain d9, `domains` lists them"),
+        (
+            "coproc attach 0 d1",
+            "error: `coproc attach` is not built yet, set it in the device tree and restart",
+        ),
+        (
+            "coproc set 0 a b",
+            "error: `coproc set` is not built yet, set it in the device tree and restart",
+        ),
+    ];
+    for (line, error) in errors {
+        assert_eq!(ask(&mut console, &mut system, line, T0), [error]);
+    }
+}
+
+#[test]
+fn a_long_answer_loses_nothing_and_ends_although_slices_go_on() {
+    let (mut console, mut system) = (console(), System { slices: u64::MAX });
+    let lines = ask(&mut console, &mut system, "coproc timeline 0", at(1002));
+    assert_eq!(lines.len(), 1001);
+    assert_eq!(lines[1000], "ok");
+    assert_eq!(console.multiplexer().lost(Source::Shell), Lost::default());
+}
+
+#[test]
+fn an_answer_waits_for_room_and_can_be_interrupted() {
+    let (mut console, mut system) = (console(), System { slices: u64::MAX });
+    for byte in *b"coproc timeline\r" {
+        console.input(byte, at(5000));
+    }
+    for _ in 0..1000 {
+        assert!(
+            console.poll(&mut system, at(5000)),
+            "the UART takes nothing"
+        );
+    }
+    assert_eq!(console.multiplexer().lost(Source::Shell), Lost::default());
+    console.input(CTRL_C, at(5000));
+    screen(&mut console);
+    assert!(!console.poll(&mut system, at(5000)));
+    assert_eq!(
+        screen(&mut console),
+        "[baton] error: interrupted, ask again\r\n[baton] > "
+    );
+}
+
+#[test]
+fn commands_typed_ahead_are_answered_in_turn() {
+    let (mut console, mut system) = (console(), System::default());
+    for byte in *b"domains\rnonsense\r" {
+        console.input(byte, T0);
+    }
+    while console.poll(&mut system, T0) {}
+    let text = screen(&mut console);
+    let (domains, nonsense) = (
+        text.find("id=d2").unwrap(),
+        text.find("error: unknown").unwrap(),
+    );
+    assert!(domains < nonsense, "{text}");
+    assert_eq!(text.matches("[baton] > ").count(), 3, "{text}");
+}
+
+#[test]
+fn input_goes_to_the_focus_and_the_switch_is_announced() {
+    let (mut console, mut system) = (console(), System::default());
+    assert_eq!(screen(&mut console), "[baton] > ");
+    for _ in 0..3 {
+        assert_eq!(console.input(ESCAPE, T0), Event::None);
+    }
+    assert_eq!(console.focus(), Focus::Domain(D1));
+    assert_eq!(screen(&mut console), "\r\n[baton] input to d1\r\n");
+    let bytes = [b'x'].into_iter().collect();
+    assert_eq!(console.input(b'x', T0), Event::ToDomain(D1, bytes));
+    console.flush_idle(at(1000));
+    assert_eq!(screen(&mut console), "", "no prompt meanwhile");
+    assert!(console.set_focus(Focus::Baton, T0));
+    assert_eq!(screen(&mut console), "[baton] input to baton\r\n[baton] > ");
+    let answer = ask(&mut console, &mut system, "console d2", T0);
+    assert!(answer.contains(&"input to d2".to_string()) && answer.contains(&"ok".to_string()));
+    assert_eq!(console.focus(), Focus::Domain(D2));
+}
+
+#[test]
+fn the_longest_report_fits_into_a_line() {
+    let most = Duration::from_nanos(u64::MAX);
+    let mut report = System::default().coproc(0).unwrap();
+    for time in [
+        &mut report.elapsed,
+        &mut report.charge,
+        &mut report.overhead,
+        &mut report.idle,
+        &mut report.fault,
+        &mut report.switch_min,
+        &mut report.switch_mean,
+        &mut report.switch_max,
+    ] {
+        *time = most;
+    }
+    (report.switches, report.refusals, report.id.0) = (u64::MAX, u64::MAX, u32::MAX);
+    assert!(
+        report.to_string().len() < OWN_LINE_MAX - 200,
+        "leaves room for long names"
+    );
+    let mut vcoproc = System::default().vcoproc(CoprocId(0), 1).unwrap();
+    (vcoproc.charge, vcoproc.charge_total) = (most, Duration::from_nanos(1));
+    assert_eq!(vcoproc.share(), u64::MAX, "saturates");
+    vcoproc.charge_total = Duration::ZERO;
+    assert_eq!(vcoproc.share(), 0);
+    vcoproc.charge_total = most;
+    assert!(vcoproc.to_string().contains(" share=100.00 "));
+}
