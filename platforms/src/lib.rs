@@ -6,4 +6,6 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod coproc;
+pub mod iommu;
 pub mod translation;
