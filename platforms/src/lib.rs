@@ -8,4 +8,5 @@ extern crate std;
 
 pub mod coproc;
 pub mod iommu;
+pub mod coproc;
 pub mod translation;
