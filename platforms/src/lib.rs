@@ -8,5 +8,4 @@ extern crate std;
 
 pub mod coproc;
 pub mod iommu;
-pub mod coproc;
 pub mod translation;
