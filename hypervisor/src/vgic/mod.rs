@@ -26,7 +26,8 @@
 //! more urgent) the same simple case. Detaching a vCPU from its CPU is just steps 1 to 3.
 //!
 //! **Known limits.** What a *running* vCPU took or ended since its list registers were filled
-//! isn't visible in ISPENDR and ISACTIVER until it exits. GICR_WAKER does its handshake but
+//! isn't visible in ISPENDR and ISACTIVER until it exits; a write to ICACTIVER for what is listed
+//! there also ends what it takes between the write and that exit. GICR_WAKER does its handshake but
 //! holds nothing back. Group 0 interrupts take list registers even while the vCPU's
 //! ICC_IGRPEN0_EL1 is 0, as GICD_CTLR alone decides here.
 #![cfg_attr(

@@ -2,10 +2,10 @@
 //!
 //! Both have the same banks of per-interrupt registers at the same offsets (Arm IHI 0069H, 12.8
 //! and 12.10: GICD_x&lt;n&gt; and GICR_x0), which differ only in whose interrupts they mean: with
-//! affinity routing, word 0 of the distributor's is reserved (8.9.6 ff.) and lives in
+//! affinity routing, word 0 of the distributor's is reserved (12.9) and lives in
 //! the redistributor's SGI frame. So one decoder and one implementation serve both.
 //!
-//! Accesses of a width that the specification doesn't list for a register (8.1.3), unaligned
+//! Accesses of a width that the specification doesn't list for a register (12.1.3), unaligned
 //! ones, and reserved offsets read as zero and ignore writes.
 
 use super::bank::{Bits, Groups, bit};
