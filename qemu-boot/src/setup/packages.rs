@@ -14,6 +14,8 @@ use crate::qemu;
 
 /// The first QEMU whose `virt` offers an SMMUv3 with both stages.
 pub const OLDEST_QEMU: (u32, u32) = (9, 1);
+/// The workspace's `rust-version`.
+const OLDEST_RUST: (u32, u32) = (1, 95);
 const BACKPORTS: &str = "bookworm-backports";
 const BACKPORTS_FILE: &str = "/etc/apt/sources.list.d/baton-backports.sources";
 
@@ -79,7 +81,8 @@ impl Need {
             }
             Self::Xz => command::exists("xz"),
             Self::DebianRust => {
-                Path::new("/usr/bin/rustc").exists() && command::exists("aarch64-linux-gnu-gcc")
+                debian_rust().is_some_and(|version| version >= OLDEST_RUST)
+                    && command::exists("aarch64-linux-gnu-gcc")
             }
         }
     }
@@ -218,6 +221,15 @@ fn as_shell(steps: &[Step]) -> String {
         })
         .collect::<Vec<_>>()
         .join(" && ")
+}
+
+/// The version of Debian's compiler, if its library's sources are there too.
+fn debian_rust() -> Option<(u32, u32)> {
+    let compiler = "/usr/bin/rustc";
+    let sysroot = command::output(Command::new(compiler).args(["--print", "sysroot"])).ok()?;
+    let sources = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library");
+    let text = command::output(Command::new(compiler).arg("--version")).ok()?;
+    version(&text.replacen("rustc ", "version ", 1)).filter(|_| sources.exists())
 }
 
 /// The installed QEMU's version.

@@ -4,7 +4,7 @@
 //! closed network, a server that is down), Debian's own compiler builds the standard library from
 //! its sources: slower once, otherwise the same. Which of the two is used is nobody's business but this module's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -54,6 +54,11 @@ impl Toolchain {
         if missing.is_empty() {
             return Ok(Self::Rustup);
         }
+        let debian = packages::Need::DebianRust;
+        if debian.met() {
+            // Fallen back before: no need to wait for the network each time.
+            return Self::debian(&sysroot);
+        }
         say(&format!(
             "fetching Rust's libraries for {}",
             missing.join(" and ")
@@ -68,7 +73,11 @@ impl Toolchain {
             Ok(()) => say("rustup has them for another toolchain only"),
             Err(error) => say(&format!("{error:#}")),
         }
-        packages::ensure(&[packages::Need::DebianRust])?;
+        packages::ensure(&[debian])?;
+        Self::debian(&sysroot)
+    }
+
+    fn debian(sysroot: &Path) -> Result<Self> {
         let lld = sysroot.join("lib/rustlib").join(HOST).join("bin/rust-lld");
         ensure!(
             lld.exists(),
