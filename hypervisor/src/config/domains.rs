@@ -1,0 +1,629 @@
+//! Domains, in Xen's dom0less shape with Baton's own properties.
+//!
+//! Binding: Xen's `docs/misc/arm/device-tree/booting.txt`; additions in
+//! `docs/bindings/baton,domain.yaml`. Each domain is read on its own: its mistakes are collected, so that a user
+//! corrects them in one go, and stop this domain alone. Baton's own properties (`baton,…`) must be spelt as in
+//! the schema. A property of Xen's that Baton doesn't act on is a warning, since the same tree may be meant
+//! for both.
+
+use super::coprocs::{self, CoprocConfig, Entry, Known, keep, unknown};
+use super::machine::Machine;
+use crate::devicetree::{Error, Node, Region, Tree, quote};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use coproc_core::id::{CoprocId, DomainId};
+
+/// Most vCPUs of a domain.
+pub const CPU_LIMIT: u32 = 8;
+/// A domain's memory is a multiple of this, so that stage 2 maps it in blocks: 2 MiB.
+pub const MEMORY_GRANULE: u64 = 2 << 20;
+/// Greatest weight of a vcoproc.
+pub const WEIGHT_LIMIT: u32 = 10_000;
+
+const COMPATIBLE: &str = "xen,domain";
+const PROPERTIES: &[&str] = &[
+    "compatible",
+    "reg",
+    "cpus",
+    "memory",
+    "vpl011",
+    "bootargs",
+    "baton,coprocs",
+    "baton,coproc-weights",
+    "baton,control",
+    "baton,cpu-affinity",
+    "#address-cells",
+    "#size-cells",
+    "phandle",
+    "linux,phandle",
+    "status",
+];
+
+/// What `/chosen` asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Configuration {
+    /// The coprocs that are described without a mistake.
+    pub coprocs: Vec<CoprocConfig>,
+    /// The mistakes in the others.
+    pub coproc_errors: Vec<Error>,
+    /// The domains in the order of the tree: each to be started, or why not.
+    pub domains: Vec<Result<DomainConfig, Rejected>>,
+    /// What has no effect, and probably should have.
+    pub warnings: Vec<Error>,
+}
+
+/// A domain that isn't created.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rejected {
+    /// Path of its node.
+    pub path: String,
+    /// All mistakes found; at least one.
+    pub errors: Vec<Error>,
+}
+
+/// A domain to be created.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DomainConfig {
+    /// Its number: `reg`, or else the unit address.
+    pub id: DomainId,
+    /// Path of its node.
+    pub path: String,
+    /// Number of vCPUs, 1 to 8.
+    pub cpus: u32,
+    /// Size of its RAM in bytes, a multiple of 2 MiB.
+    pub memory: u64,
+    /// Whether it gets an emulated PL011.
+    pub vpl011: bool,
+    /// The kernel image.
+    pub kernel: Module,
+    /// The initial ramdisk.
+    pub ramdisk: Option<Module>,
+    /// The kernel's command line; may be empty.
+    pub bootargs: String,
+    /// Its coprocs.
+    pub coprocs: Vec<Assignment>,
+    /// Whether it may use the management protocol (`baton,control`).
+    pub control: bool,
+    /// For each vCPU the physical CPU (index in [`Machine::cpus`]) it's bound to; empty if the tree doesn't say.
+    pub affinity: Vec<usize>,
+}
+
+/// A file that the bootloader has put into memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Module {
+    /// Path of its node.
+    pub path: String,
+    /// Where it is.
+    pub region: Region,
+}
+
+/// A domain's part in a coproc.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Assignment {
+    /// Which.
+    pub coproc: CoprocId,
+    /// Weight of its share against the other domains', at least 1.
+    pub weight: u32,
+}
+
+impl Configuration {
+    /// Reads `/chosen`.
+    pub fn from_tree(tree: &Tree<'_>, machine: &Machine, known: &Known<'_>) -> Self {
+        let (entries, coproc_errors) = coprocs::read(tree, machine, known);
+        let mut configuration = Self {
+            coproc_errors,
+            ..Self::default()
+        };
+        let mut modules: Vec<Module> = Vec::new();
+        for node in tree
+            .find("/chosen")
+            .iter()
+            .flat_map(Node::children)
+            .filter(Node::is_available)
+        {
+            if !node.is_compatible(&[COMPATIBLE]) {
+                if node.base_name() == "domain" {
+                    let warning = node.error(
+                        "not compatible with \"xen,domain\"",
+                        "this in a domain's node",
+                    );
+                    configuration.warnings.push(warning.property("compatible"));
+                }
+                continue;
+            }
+            let mut reader = Reader {
+                node,
+                machine,
+                coprocs: &entries,
+                before: &configuration.domains,
+                modules: &modules,
+                errors: Vec::new(),
+                warnings: Vec::new(),
+            };
+            let domain = reader.read();
+            let Reader {
+                errors, warnings, ..
+            } = reader;
+            configuration.warnings.extend(warnings);
+            configuration.domains.push(match domain {
+                Some(domain) if errors.is_empty() => {
+                    modules.push(domain.kernel.clone());
+                    modules.extend(domain.ramdisk.clone());
+                    Ok(domain)
+                }
+                _ => Err(Rejected {
+                    path: node.path(),
+                    errors,
+                }),
+            });
+        }
+        for entry in entries {
+            match entry.config {
+                Ok(coproc) => configuration.coprocs.push(coproc),
+                Err(errors) => configuration.coproc_errors.extend(errors),
+            }
+        }
+        configuration
+    }
+
+    /// Where the modules of all domains to be created are: not to be overwritten before they are copied.
+    pub fn module_regions(&self) -> impl Iterator<Item = Region> + '_ {
+        let domains = self
+            .domains
+            .iter()
+            .filter_map(|domain| domain.as_ref().ok());
+        domains.flat_map(|domain| {
+            core::iter::once(domain.kernel.region)
+                .chain(domain.ramdisk.as_ref().map(|module| module.region))
+        })
+    }
+
+    /// Every mistake, of coprocs first, then of domains in order.
+    pub fn errors(&self) -> impl Iterator<Item = &Error> {
+        let domains = self
+            .domains
+            .iter()
+            .filter_map(|domain| domain.as_ref().err());
+        self.coproc_errors
+            .iter()
+            .chain(domains.flat_map(|rejected| &rejected.errors))
+    }
+}
+
+impl DomainConfig {
+    /// The error that there isn't memory enough, for whoever hands it out. `free`: bytes that there were.
+    pub fn memory_does_not_fit(&self, free: u64) -> Error {
+        let expected = format!("at most {} KiB, which is free", free / 1024);
+        Error::new(
+            self.path.clone(),
+            format!("{} KiB", self.memory / 1024),
+            expected,
+        )
+        .property("memory")
+        .remedy("give the domain less memory or the machine more")
+    }
+
+    /// An error about one of its coprocs that shows only when it's brought up.
+    pub fn coproc_unavailable(&self, coproc: &CoprocConfig) -> Error {
+        Error::new(
+            self.path.clone(),
+            format!("{}, which can't be used", coproc.path),
+            "a coproc that works",
+        )
+        .property("baton,coprocs")
+        .remedy("see the error of that coproc")
+    }
+}
+
+struct Reader<'r, 't> {
+    node: Node<'t>,
+    machine: &'r Machine,
+    coprocs: &'r [Entry<'t>],
+    before: &'r [Result<DomainConfig, Rejected>],
+    /// Modules of earlier domains.
+    modules: &'r [Module],
+    errors: Vec<Error>,
+    warnings: Vec<Error>,
+}
+
+impl Reader<'_, '_> {
+    fn read(&mut self) -> Option<DomainConfig> {
+        self.spelling();
+        let id = self.id();
+        let id = keep(&mut self.errors, id);
+        let cpus = self.cpus();
+        let cpus = keep(&mut self.errors, cpus);
+        let memory = self.memory();
+        let memory = keep(&mut self.errors, memory);
+        let coprocs = self.assignments();
+        let affinity = self.affinity(cpus);
+        let affinity = keep(&mut self.errors, affinity);
+        let Modules {
+            kernel,
+            ramdisk,
+            bootargs,
+        } = self.boot_modules();
+        let bootargs = self.bootargs(bootargs);
+        let bootargs = keep(&mut self.errors, bootargs);
+        if let (Some(memory), Some(kernel)) = (memory, &kernel) {
+            let size = kernel
+                .region
+                .size
+                .saturating_add(ramdisk.as_ref().map_or(0, |module| module.region.size));
+            if size > memory {
+                let found = format!(
+                    "{} KiB, less than kernel and ramdisk together",
+                    memory / 1024
+                );
+                self.errors.push(
+                    self.node
+                        .error(found, format!("more than {} KiB", size / 1024))
+                        .property("memory"),
+                );
+            }
+        }
+        Some(DomainConfig {
+            id: id?,
+            path: self.node.path(),
+            cpus: cpus?,
+            memory: memory?,
+            vpl011: self.node.property("vpl011").is_some(),
+            kernel: kernel?,
+            ramdisk,
+            bootargs: bootargs?,
+            coprocs,
+            control: self.node.property("baton,control").is_some(),
+            affinity: affinity?,
+        })
+    }
+
+    fn spelling(&mut self) {
+        for property in self
+            .node
+            .properties()
+            .filter(|property| !PROPERTIES.contains(&property.name()))
+        {
+            if property.name().starts_with("baton,") {
+                self.errors.push(unknown(
+                    &property,
+                    "a property of the schema baton,domain.yaml",
+                ));
+            } else {
+                self.warnings
+                    .push(unknown(&property, "a property that Baton acts on"));
+            }
+        }
+        for name in ["vpl011", "baton,control"] {
+            if let Some(flag) = self
+                .node
+                .property(name)
+                .filter(|flag| !flag.value().is_empty())
+            {
+                self.errors.push(flag.error(
+                    format!("{} bytes", flag.value().len()),
+                    "no value: the property is there or not",
+                ));
+            }
+        }
+    }
+
+    fn id(&self) -> Result<DomainId, Error> {
+        let (name, value) = match self.node.property("reg") {
+            Some(property) => ("reg", Some(property.u64()?)),
+            None => (
+                "unit address",
+                self.node
+                    .unit_address()
+                    .and_then(|unit| u64::from_str_radix(unit, 16).ok()),
+            ),
+        };
+        let valid = value
+            .and_then(|value| u16::try_from(value).ok())
+            .filter(|value| *value != 0);
+        let id = valid.map(DomainId).ok_or_else(|| {
+            let found =
+                value.map_or_else(|| String::from("no number"), |value| format!("{value:#x}"));
+            self.node
+                .error(
+                    found,
+                    "the domain's number, 1 to 0xffff, in reg or as unit address",
+                )
+                .property(name)
+        })?;
+        let other = self
+            .before
+            .iter()
+            .filter_map(|domain| domain.as_ref().ok())
+            .find(|other| other.id == id);
+        match other {
+            Some(other) => Err(self
+                .node
+                .error(
+                    format!("{}, which {} has already", id.0, other.path),
+                    "a number of its own",
+                )
+                .property(name)),
+            None => Ok(id),
+        }
+    }
+
+    fn cpus(&self) -> Result<u32, Error> {
+        let property = self.node.required("cpus", "the number of vCPUs, 1 to 8")?;
+        match property.u32()? {
+            count @ 1..=CPU_LIMIT => Ok(count),
+            count => Err(property.error(format!("{count}"), "the number of vCPUs, 1 to 8")),
+        }
+    }
+
+    fn memory(&self) -> Result<u64, Error> {
+        const EXPECTED: &str = "KiB as a 64-bit number, two cells";
+        let property = self.node.required("memory", EXPECTED)?;
+        let Ok(kib) = <[u8; 8]>::try_from(property.value()).map(u64::from_be_bytes) else {
+            return Err(property
+                .error(format!("{} bytes", property.value().len()), EXPECTED)
+                .remedy("write <0 0x40000> for 256 MiB"));
+        };
+        let bytes = kib
+            .checked_mul(1024)
+            .filter(|bytes| *bytes != 0 && bytes.is_multiple_of(MEMORY_GRANULE));
+        bytes.ok_or_else(|| property.error(format!("{kib} KiB"), "a multiple of 2048 KiB, not 0"))
+    }
+
+    fn assignments(&mut self) -> Vec<Assignment> {
+        let Some(property) = self.node.property("baton,coprocs") else {
+            if let Some(weights) = self.node.property("baton,coproc-weights") {
+                self.errors.push(
+                    weights.error("weights without baton,coprocs", "a weight for each coproc"),
+                );
+            }
+            return Vec::new();
+        };
+        let Some(phandles) = keep(&mut self.errors, property.cells()) else {
+            return Vec::new();
+        };
+        let weights = self.weights(phandles.count_left());
+        let weights = keep(&mut self.errors, weights).unwrap_or_default();
+        let mut list: Vec<Assignment> = Vec::new();
+        for (at, phandle) in phandles.enumerate() {
+            const EXPECTED: &str = "a phandle of a child of /chosen/coprocs";
+            let target = self.node.tree().by_phandle(phandle);
+            let entry = self.coprocs.iter().find(|entry| Some(entry.node) == target);
+            match entry.map(|entry| (entry, &entry.config)) {
+                None => {
+                    let found = match target {
+                        Some(node) => format!(
+                            "phandle {phandle:#x} names {}, which is no coproc",
+                            node.path()
+                        ),
+                        None => format!("phandle {phandle:#x} names no coproc"),
+                    };
+                    let error = property.error(found, EXPECTED);
+                    self.errors
+                        .push(error.remedy("add the node or drop the phandle"));
+                }
+                Some((entry, Err(_))) => {
+                    let found = format!(
+                        "phandle {phandle:#x} names {}, which has a mistake",
+                        entry.node.path()
+                    );
+                    let error = property.error(found, "a coproc without mistakes");
+                    self.errors.push(error.remedy("correct that node first"));
+                }
+                Some((_, Ok(coproc))) if list.iter().any(|other| other.coproc == coproc.id) => {
+                    self.errors
+                        .push(property.error(format!("{} twice", coproc.path), "each coproc once"));
+                }
+                Some((_, Ok(coproc))) => {
+                    let weight = weights.get(at).copied().unwrap_or(1);
+                    list.push(Assignment {
+                        coproc: coproc.id,
+                        weight,
+                    });
+                }
+            }
+        }
+        list
+    }
+
+    fn weights(&self, count: usize) -> Result<Vec<u32>, Error> {
+        let Some(property) = self.node.property("baton,coproc-weights") else {
+            return Ok(Vec::new());
+        };
+        let weights: Vec<u32> = property.cells()?.collect();
+        if weights.len() != count {
+            let expected = format!("{count}, one for each cell of baton,coprocs");
+            return Err(property.error(format!("{} weights", weights.len()), expected));
+        }
+        match weights
+            .iter()
+            .find(|weight| !(1..=WEIGHT_LIMIT).contains(*weight))
+        {
+            Some(weight) => {
+                Err(property.error(format!("weight {weight}"), "weights of 1 to 10000"))
+            }
+            None => Ok(weights),
+        }
+    }
+
+    fn affinity(&self, cpus: Option<u32>) -> Result<Vec<usize>, Error> {
+        let Some(property) = self.node.property("baton,cpu-affinity") else {
+            return Ok(Vec::new());
+        };
+        let mut list: Vec<usize> = property.cells()?.map(|cpu| cpu as usize).collect();
+        let there = self.machine.cpus.len();
+        if let Some(cpu) = list.iter().find(|cpu| **cpu >= there) {
+            let expected = format!(
+                "CPUs 0 to {}, counted in the order of /cpus",
+                there.saturating_sub(1)
+            );
+            return Err(property
+                .error(format!("CPU {cpu}"), expected)
+                .remedy("name a CPU that the machine has"));
+        }
+        let Some(cpus) = cpus.map(|cpus| cpus as usize) else {
+            return Ok(list);
+        };
+        // One cell stands for all vCPUs.
+        if let &[all] = list.as_slice() {
+            list.resize(cpus, all);
+        }
+        if list.len() != cpus {
+            let expected = format!("1, or {cpus}, one for each vCPU");
+            return Err(property.error(format!("{} cells", list.len()), expected));
+        }
+        Ok(list)
+    }
+
+    /// `bootargs` of the domain's node, or else of its kernel's; Xen puts it with the kernel.
+    fn bootargs(&self, kernel: Option<String>) -> Result<String, Error> {
+        match (self.node.property("bootargs"), kernel) {
+            (None, kernel) => Ok(kernel.unwrap_or_default()),
+            (Some(property), None) => property.string().map(String::from),
+            (Some(property), Some(_)) => Err(property.error(
+                "a second command line",
+                "one, with the domain or with its kernel",
+            )),
+        }
+    }
+
+    fn boot_modules(&mut self) -> Modules {
+        let mut modules = Modules {
+            kernel: None,
+            ramdisk: None,
+            bootargs: None,
+        };
+        let mut kernel_seen = false;
+        for node in self.node.children().filter(Node::is_available) {
+            let is_kernel = node.is_compatible(&["multiboot,kernel"]);
+            let is_ramdisk = node.is_compatible(&["multiboot,ramdisk"]);
+            if is_kernel == is_ramdisk {
+                if node.is_compatible(&["multiboot,module"]) {
+                    let expected = "either \"multiboot,kernel\" or \"multiboot,ramdisk\" besides";
+                    self.errors.push(
+                        node.error("\"multiboot,module\" alone or with both", expected)
+                            .property("compatible"),
+                    );
+                } else {
+                    self.warnings
+                        .push(node.error("a node that Baton doesn't act on", "a module"));
+                }
+                continue;
+            }
+            if is_kernel {
+                kernel_seen = true;
+                let text = node
+                    .property("bootargs")
+                    .map(|property| property.string().map(String::from));
+                modules.bootargs = keep(&mut self.errors, text.transpose()).flatten();
+            }
+            let region = self.module_region(&node);
+            let Some(region) = keep(&mut self.errors, region) else {
+                continue;
+            };
+            let module = Module {
+                path: node.path(),
+                region,
+            };
+            self.check_overlap(&module, modules.kernel.iter().chain(&modules.ramdisk));
+            // The same file may serve two domains; half of one may not.
+            self.check_overlap(
+                &module,
+                self.modules.iter().filter(|other| other.region != region),
+            );
+            let place = if is_kernel {
+                &mut modules.kernel
+            } else {
+                &mut modules.ramdisk
+            };
+            match place {
+                Some(first) => self.errors.push(
+                    node.error(
+                        format!("a second one besides {}", first.path),
+                        "one kernel and at most one ramdisk",
+                    )
+                    .property("compatible"),
+                ),
+                None => *place = Some(module),
+            }
+        }
+        if !kernel_seen {
+            self.errors.push(
+                self.node
+                    .error(
+                        "no kernel module",
+                        "a child compatible with \"multiboot,kernel\"",
+                    )
+                    .property("compatible")
+                    .remedy("add the kernel as a module"),
+            );
+        }
+        modules
+    }
+
+    fn module_region(&self, node: &Node<'_>) -> Result<Region, Error> {
+        let property = node.required("reg", "address and size of the module in memory")?;
+        // Xen inherits these from further up, unlike the specification.
+        let address_cells = inherited(&self.node, "#address-cells", 2)?;
+        let size_cells = inherited(&self.node, "#size-cells", 1)?;
+        let regions = node.reg_with_cells(address_cells, size_cells)?;
+        let &[region] = regions.as_slice() else {
+            return Err(property.error(format!("{} regions", regions.len()), "one region"));
+        };
+        if region.size == 0 {
+            return Err(property.error(format!("{region}"), "a size that isn't 0"));
+        }
+        if !self.machine.is_ram(&region) {
+            return Err(property
+                .error(
+                    format!("{region}, which isn't in RAM"),
+                    "a region inside one bank of memory",
+                )
+                .remedy("correct the address or give the machine more memory"));
+        }
+        Ok(region)
+    }
+
+    fn check_overlap<'m>(&mut self, module: &Module, others: impl Iterator<Item = &'m Module>) {
+        let mut others = others;
+        if let Some(other) = others.find(|other| other.region.overlaps(&module.region)) {
+            let found = format!(
+                "{}, which overlaps {} of {}",
+                module.region, other.region, other.path
+            );
+            self.errors.push(
+                Error::new(module.path.clone(), found, "modules that don't overlap")
+                    .property("reg"),
+            );
+        }
+    }
+}
+
+struct Modules {
+    kernel: Option<Module>,
+    ramdisk: Option<Module>,
+    bootargs: Option<String>,
+}
+
+/// A number of cells from the node or the nearest ancestor that has one.
+fn inherited(node: &Node<'_>, name: &str, default: usize) -> Result<usize, Error> {
+    let mut node = Some(*node);
+    while let Some(this) = node {
+        if let Some(count) = this.cell_count(name)? {
+            return Ok(count);
+        }
+        node = this.parent();
+    }
+    Ok(default)
+}
+
+impl core::fmt::Display for Rejected {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "{} isn't created: {} mistakes",
+            quote(&self.path),
+            self.errors.len()
+        )
+    }
+}

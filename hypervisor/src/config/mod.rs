@@ -1,0 +1,27 @@
+//! What the device tree says: the machine, the coprocs to share, and the domains to start.
+//!
+//! Everything here turns a [`Tree`](crate::devicetree::Tree) into owned, checked values before
+//! anything is started, so that the rest of the hypervisor never reads a property and never finds
+//! a mistake half-way. [`Machine`] is what the board has; it's needed whole, so its first mistake
+//! is its only answer. [`Configuration`] is what the user wrote under `/chosen`; there a mistake stops only
+//! the domain or coproc it's in, and all mistakes are told at once.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod coprocs;
+pub mod domains;
+pub mod machine;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use coprocs::{CoprocConfig, DeviceLocator, Known, KnownName, PciFunction};
+pub use domains::{Assignment, Configuration, DomainConfig, Module, Rejected};
+pub use machine::Machine;

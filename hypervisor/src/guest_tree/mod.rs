@@ -1,0 +1,291 @@
+//! The device tree that a domain gets.
+//!
+//! Generated, not copied from the machine: a domain sees the same board, QEMU `virt` with a GICv3, wherever Baton
+//! runs, so the same kernels boot everywhere and nothing of the real board leaks. What a domain doesn't have is
+//! left out, so nothing in the tree is a promise that the emulation doesn't keep: no ITS and no `msi-map`, no flash, no
+//! RTC. `kaslr-seed` is left out too; a guest that wants entropy gets `rng-seed` if the caller has any.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod layout;
+#[cfg(test)]
+mod tests;
+
+use crate::devicetree::Region;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use layout::{
+    CPU_LIMIT, ECAM_BASE, ECAM_SIZE, GICD_BASE, GICD_SIZE, GICR_BASE, GICR_SIZE, PCI_INTX_SPI,
+    PCI_IO_BASE, PCI_IO_SIZE, PCI_MEM32_BASE, PCI_MEM32_SIZE, PCI_MEM64_BASE, PCI_MEM64_SIZE,
+    RAM_BASE, RAM_END, TIMER_HYPERVISOR_PPI, TIMER_PHYSICAL_PPI, TIMER_SECURE_PPI,
+    TIMER_VIRTUAL_PPI, UART_BASE, UART_CLOCK_HZ, UART_SIZE, UART_SPI,
+};
+use vm_fdt::FdtWriter;
+
+const PHANDLE_GIC: u32 = 1;
+const PHANDLE_CLOCK: u32 = 2;
+const SPI: u32 = 0;
+const PPI: u32 = 1;
+const LEVEL_HIGH: u32 = 4;
+
+/// What differs between domains.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GuestTree<'a> {
+    /// Size of RAM in bytes; it begins at [`layout::RAM_BASE`].
+    pub memory: u64,
+    /// Number of vCPUs, 1 to 8; vCPU n has MPIDR Aff0 = n.
+    pub cpus: u32,
+    /// Whether there is a PL011.
+    pub uart: bool,
+    /// Whether there is a PCIe host bridge.
+    pub pci: bool,
+    /// The kernel's command line; none if empty.
+    pub bootargs: &'a str,
+    /// Where the initial ramdisk is, in guest-physical addresses.
+    pub initrd: Option<Region>,
+    /// Entropy for the kernel; none if empty.
+    pub rng_seed: &'a [u8],
+}
+
+/// Why no tree was made.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Error {
+    /// RAM of this size doesn't fit the address map.
+    Memory(u64),
+    /// There is no board with this number of CPUs.
+    Cpus(u32),
+    /// The ramdisk isn't in RAM.
+    Initrd(Region),
+    /// The writer refused, for example a command line with a NUL in it.
+    Writer(vm_fdt::Error),
+}
+
+impl From<vm_fdt::Error> for Error {
+    fn from(error: vm_fdt::Error) -> Self {
+        Self::Writer(error)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory(size) => {
+                write!(f, "{size:#x} bytes of RAM don't fit a domain's address map")
+            }
+            Self::Cpus(count) => write!(f, "{count} vCPUs; expected 1 to {CPU_LIMIT}"),
+            Self::Initrd(region) => write!(f, "the ramdisk at {region} isn't in the domain's RAM"),
+            Self::Writer(error) => write!(f, "device tree writer: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// Makes the blob for a domain.
+///
+/// # Errors
+/// A number is out of range, or a text can't stand in a device tree.
+pub fn build(guest: &GuestTree<'_>) -> Result<Vec<u8>, Error> {
+    let space = RAM_END.saturating_sub(RAM_BASE);
+    if guest.memory == 0 || guest.memory > space {
+        return Err(Error::Memory(guest.memory));
+    }
+    if guest.cpus == 0 || guest.cpus > CPU_LIMIT {
+        return Err(Error::Cpus(guest.cpus));
+    }
+    let ram = Region {
+        address: RAM_BASE,
+        size: guest.memory,
+    };
+    if let Some(initrd) = guest.initrd.filter(|initrd| !ram.contains(initrd)) {
+        return Err(Error::Initrd(initrd));
+    }
+
+    let mut fdt = FdtWriter::new()?;
+    let root = fdt.begin_node("")?;
+    fdt.property_u32("#address-cells", 2)?;
+    fdt.property_u32("#size-cells", 2)?;
+    fdt.property_u32("interrupt-parent", PHANDLE_GIC)?;
+    fdt.property_string("model", "linux,dummy-virt")?;
+    fdt.property_string("compatible", "linux,dummy-virt")?;
+    chosen(&mut fdt, guest)?;
+    if guest.uart {
+        let aliases = fdt.begin_node("aliases")?;
+        fdt.property_string("serial0", &uart_path())?;
+        fdt.end_node(aliases)?;
+    }
+    let memory = fdt.begin_node(&format!("memory@{RAM_BASE:x}"))?;
+    fdt.property_string("device_type", "memory")?;
+    fdt.property_array_u64("reg", &[ram.address, ram.size])?;
+    fdt.end_node(memory)?;
+    cpus(&mut fdt, guest.cpus)?;
+    psci(&mut fdt)?;
+    timer(&mut fdt)?;
+    gic(&mut fdt, guest.cpus)?;
+    if guest.uart {
+        uart(&mut fdt)?;
+    }
+    if guest.pci {
+        pcie(&mut fdt)?;
+    }
+    fdt.end_node(root)?;
+    Ok(fdt.finish()?)
+}
+
+fn strings(list: &[&str]) -> Vec<String> {
+    list.iter().map(|text| String::from(*text)).collect()
+}
+
+fn uart_path() -> String {
+    format!("/pl011@{UART_BASE:x}")
+}
+
+fn chosen(fdt: &mut FdtWriter, guest: &GuestTree<'_>) -> Result<(), Error> {
+    let node = fdt.begin_node("chosen")?;
+    if !guest.bootargs.is_empty() {
+        fdt.property_string("bootargs", guest.bootargs)?;
+    }
+    if guest.uart {
+        fdt.property_string("stdout-path", &uart_path())?;
+    }
+    if let Some(initrd) = guest.initrd {
+        fdt.property_u64("linux,initrd-start", initrd.address)?;
+        fdt.property_u64("linux,initrd-end", initrd.end())?;
+    }
+    if !guest.rng_seed.is_empty() {
+        fdt.property("rng-seed", guest.rng_seed)?;
+    }
+    Ok(fdt.end_node(node)?)
+}
+
+fn cpus(fdt: &mut FdtWriter, count: u32) -> Result<(), Error> {
+    let node = fdt.begin_node("cpus")?;
+    fdt.property_u32("#address-cells", 1)?;
+    fdt.property_u32("#size-cells", 0)?;
+    for mpidr in 0..count {
+        let cpu = fdt.begin_node(&format!("cpu@{mpidr:x}"))?;
+        fdt.property_string("device_type", "cpu")?;
+        // The generic name: which core it is, MIDR_EL1 says.
+        fdt.property_string("compatible", "arm,armv8")?;
+        fdt.property_string("enable-method", "psci")?;
+        fdt.property_u32("reg", mpidr)?;
+        fdt.end_node(cpu)?;
+    }
+    Ok(fdt.end_node(node)?)
+}
+
+fn psci(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let node = fdt.begin_node("psci")?;
+    fdt.property_string_list("compatible", strings(&["arm,psci-1.0", "arm,psci-0.2"]))?;
+    fdt.property_string("method", "hvc")?;
+    Ok(fdt.end_node(node)?)
+}
+
+fn timer(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let node = fdt.begin_node("timer")?;
+    fdt.property_string("compatible", "arm,armv8-timer")?;
+    let ppis = [
+        TIMER_SECURE_PPI,
+        TIMER_PHYSICAL_PPI,
+        TIMER_VIRTUAL_PPI,
+        TIMER_HYPERVISOR_PPI,
+    ];
+    let cells: Vec<u32> = ppis
+        .iter()
+        .flat_map(|ppi| [PPI, *ppi, LEVEL_HIGH])
+        .collect();
+    fdt.property_array_u32("interrupts", &cells)?;
+    // It counts while the vCPU idles, so Linux needs no other tick for that.
+    fdt.property_null("always-on")?;
+    Ok(fdt.end_node(node)?)
+}
+
+fn gic(fdt: &mut FdtWriter, cpus: u32) -> Result<(), Error> {
+    let node = fdt.begin_node(&format!("intc@{GICD_BASE:x}"))?;
+    fdt.property_string("compatible", "arm,gic-v3")?;
+    fdt.property_null("interrupt-controller")?;
+    fdt.property_u32("#interrupt-cells", 3)?;
+    fdt.property_u32("#address-cells", 2)?;
+    fdt.property_u32("#size-cells", 2)?;
+    fdt.property_null("ranges")?;
+    fdt.property_u32("#redistributor-regions", 1)?;
+    let redistributors = GICR_SIZE.saturating_mul(u64::from(cpus));
+    fdt.property_array_u64("reg", &[GICD_BASE, GICD_SIZE, GICR_BASE, redistributors])?;
+    fdt.property_phandle(PHANDLE_GIC)?;
+    Ok(fdt.end_node(node)?)
+}
+
+fn uart(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let clock = fdt.begin_node("apb-pclk")?;
+    fdt.property_string("compatible", "fixed-clock")?;
+    fdt.property_u32("#clock-cells", 0)?;
+    fdt.property_u32("clock-frequency", UART_CLOCK_HZ)?;
+    fdt.property_string("clock-output-names", "clk24mhz")?;
+    fdt.property_phandle(PHANDLE_CLOCK)?;
+    fdt.end_node(clock)?;
+    let node = fdt.begin_node(&format!("pl011@{UART_BASE:x}"))?;
+    fdt.property_string_list("compatible", strings(&["arm,pl011", "arm,primecell"]))?;
+    fdt.property_array_u64("reg", &[UART_BASE, UART_SIZE])?;
+    fdt.property_array_u32("interrupts", &[SPI, UART_SPI, LEVEL_HIGH])?;
+    fdt.property_string_list("clock-names", strings(&["uartclk", "apb_pclk"]))?;
+    fdt.property_array_u32("clocks", &[PHANDLE_CLOCK, PHANDLE_CLOCK])?;
+    Ok(fdt.end_node(node)?)
+}
+
+fn pcie(fdt: &mut FdtWriter) -> Result<(), Error> {
+    // Named after its memory window, as QEMU does.
+    let node = fdt.begin_node(&format!("pcie@{PCI_MEM32_BASE:x}"))?;
+    fdt.property_string("compatible", "pci-host-ecam-generic")?;
+    fdt.property_string("device_type", "pci")?;
+    fdt.property_u32("#address-cells", 3)?;
+    fdt.property_u32("#size-cells", 2)?;
+    fdt.property_u32("#interrupt-cells", 1)?;
+    fdt.property_u32("linux,pci-domain", 0)?;
+    fdt.property_array_u32("bus-range", &[0, 255])?;
+    fdt.property_null("dma-coherent")?;
+    fdt.property_array_u64("reg", &[ECAM_BASE, ECAM_SIZE])?;
+    // Space code in bits 25:24 of phys.hi, PCI address, CPU address, size.
+    let windows = [
+        (0x0100_0000, 0, PCI_IO_BASE, PCI_IO_SIZE),
+        (0x0200_0000, PCI_MEM32_BASE, PCI_MEM32_BASE, PCI_MEM32_SIZE),
+        (0x0300_0000, PCI_MEM64_BASE, PCI_MEM64_BASE, PCI_MEM64_SIZE),
+    ];
+    let ranges = windows.iter().flat_map(|&(space, pci, cpu, size)| {
+        let halves = [pci, cpu, size]
+            .into_iter()
+            .flat_map(|value: u64| [(value >> 32) as u32, value as u32]);
+        core::iter::once(space).chain(halves)
+    });
+    fdt.property_array_u32("ranges", &ranges.collect::<Vec<u32>>())?;
+    // The mask leaves device modulo 4 and the pin.
+    fdt.property_array_u32("interrupt-map-mask", &[3 << 11, 0, 0, 7])?;
+    let rows = (0..4_u32).flat_map(|device| (0..4_u32).map(move |pin| (device, pin)));
+    let map = rows.flat_map(|(device, pin)| {
+        let spi = PCI_INTX_SPI.wrapping_add(device.wrapping_add(pin) & 3);
+        // Child address and pin; controller and its unit address; the interrupt there.
+        [
+            device << 11,
+            0,
+            0,
+            pin.wrapping_add(1),
+            PHANDLE_GIC,
+            0,
+            0,
+            SPI,
+            spi,
+            LEVEL_HIGH,
+        ]
+    });
+    fdt.property_array_u32("interrupt-map", &map.collect::<Vec<u32>>())?;
+    Ok(fdt.end_node(node)?)
+}

@@ -1,0 +1,303 @@
+//! The generated tree, read back through the facade and compared with QEMU's own.
+
+use super::layout::*;
+use super::*;
+use crate::config::Machine;
+use crate::config::PciFunction;
+use crate::config::machine::{Conduit, Gic, WindowKind};
+use crate::devicetree::tests::QEMU_GICV3;
+use crate::devicetree::{Node, Tree};
+use alloc::string::ToString;
+use alloc::vec;
+use proptest::prelude::*;
+
+fn full() -> GuestTree<'static> {
+    GuestTree {
+        memory: 256 << 20,
+        cpus: 2,
+        uart: true,
+        pci: true,
+        bootargs: "console=ttyAMA0 quiet",
+        initrd: Some(Region {
+            address: 0x4800_0000,
+            size: 0x12_3456,
+        }),
+        rng_seed: &[7; 32],
+    }
+}
+
+/// The tree as a host's: with the maintenance interrupt, which a guest's GIC hasn't, copied node by node.
+fn as_host(blob: &[u8]) -> Vec<u8> {
+    fn copy(node: &Node<'_>, fdt: &mut FdtWriter) {
+        let writer = fdt.begin_node(node.name()).unwrap();
+        for property in node.properties() {
+            fdt.property(property.name(), property.value()).unwrap();
+        }
+        if node.is_compatible(&["arm,gic-v3"]) {
+            fdt.property_array_u32("interrupts", &[PPI, 9, LEVEL_HIGH])
+                .unwrap();
+        }
+        for child in node.children() {
+            copy(&child, fdt);
+        }
+        fdt.end_node(writer).unwrap();
+    }
+    let tree = Tree::new(blob).unwrap();
+    let mut fdt = FdtWriter::new().unwrap();
+    copy(&tree.root(), &mut fdt);
+    fdt.finish().unwrap()
+}
+
+#[test]
+fn the_machine_reads_as_the_layout_says() {
+    let blob = as_host(&build(&full()).unwrap());
+    let tree = Tree::new(&blob).unwrap();
+    let ours = Machine::from_tree(&tree).unwrap();
+    let qemu = Machine::from_tree(&Tree::new(QEMU_GICV3).unwrap()).unwrap();
+    assert_eq!(
+        ours.memory,
+        [Region {
+            address: RAM_BASE,
+            size: 256 << 20
+        }]
+    );
+    assert_eq!(ours.cpus, qemu.cpus);
+    assert_eq!(ours.psci.unwrap().conduit, Conduit::Hvc);
+    assert_eq!(ours.psci.unwrap().version, qemu.psci.unwrap().version);
+    assert_eq!(ours.timer, qemu.timer);
+    let (Gic::V3(ours_gic), Gic::V3(qemu_gic)) = (&ours.gic, &qemu.gic) else {
+        panic!()
+    };
+    assert_eq!(ours_gic.distributor, qemu_gic.distributor);
+    assert_eq!(
+        ours_gic.redistributors,
+        [Region {
+            address: GICR_BASE,
+            size: 2 * GICR_SIZE
+        }]
+    );
+    assert!(qemu_gic.redistributors[0].contains(&ours_gic.redistributors[0]));
+    assert_eq!(ours.uart, qemu.uart);
+    let (host, other) = (&ours.pci_hosts[0], &qemu.pci_hosts[0]);
+    assert_eq!((host.ecam, &host.windows), (other.ecam, &other.windows));
+    assert_eq!(host.windows[1].kind, WindowKind::Mem32);
+    for device in 0..32 {
+        let function = PciFunction {
+            segment: 0,
+            bus: 0,
+            device,
+            function: 0,
+        };
+        for pin in 1..=4 {
+            let interrupt = host.intx_interrupt(function, pin).unwrap();
+            assert_eq!(Some(interrupt), other.intx_interrupt(function, pin));
+            assert_eq!(interrupt.intid.0, intx_intid(device, pin - 1));
+        }
+        assert_eq!(host.stream(function), None, "a guest gets no IOMMU");
+    }
+}
+
+/// Every node that we write is in QEMU's tree too, and every property that we write has QEMU's value, but for those here.
+#[test]
+fn nothing_differs_from_qemu_but_what_must() {
+    let differs = [
+        ("/", "interrupt-parent"),
+        ("/chosen", ""),
+        ("/cpus/cpu@0", "compatible"),
+        ("/cpus/cpu@1", "compatible"),
+        ("/memory@40000000", "reg"),
+        ("/psci", "method"),
+        ("/psci", "compatible"),
+        ("/timer", "compatible"),
+        ("/intc@8000000", "reg"),
+        // Not in QEMU's tree for want of virtualisation, or numbered differently.
+        ("/pl011@9000000", "clocks"),
+        ("/pcie@10000000", "interrupt-map"),
+    ];
+    let blob = build(&full()).unwrap();
+    let (ours, qemu) = (Tree::new(&blob).unwrap(), Tree::new(QEMU_GICV3).unwrap());
+    for node in ours.nodes() {
+        let path = node.path();
+        let other = qemu
+            .find(&path)
+            .unwrap_or_else(|| panic!("{path} isn't in QEMU's tree"));
+        for property in node
+            .properties()
+            .filter(|property| property.name() != "phandle")
+        {
+            let name = property.name();
+            if differs.contains(&(path.as_str(), name)) || differs.contains(&(path.as_str(), "")) {
+                continue;
+            }
+            let value = other.property(name).map(|property| property.value());
+            assert_eq!(Some(property.value()), value, "{path}: {name}");
+        }
+    }
+    for (path, name) in differs.iter().filter(|(_, name)| !name.is_empty()) {
+        let value = |tree: &Tree<'_>| {
+            tree.find(path)
+                .unwrap()
+                .property(name)
+                .map(|one| one.value().to_vec())
+        };
+        assert_ne!(value(&ours), value(&qemu), "{path}: {name} doesn't differ");
+    }
+    let parts = |tree: &Tree<'_>| {
+        let map = tree
+            .find("/pcie")
+            .unwrap()
+            .interrupt_map()
+            .unwrap()
+            .unwrap();
+        let rows = map.entries.iter().map(|entry| {
+            (
+                entry.child.collect::<Vec<_>>(),
+                entry.target.controller.path(),
+                entry.target.cells.collect::<Vec<_>>(),
+            )
+        });
+        (map.mask.clone(), rows.collect::<Vec<_>>())
+    };
+    assert_eq!(parts(&ours), parts(&qemu));
+}
+
+#[test]
+fn chosen_tells_the_kernel_what_it_needs() {
+    let blob = build(&full()).unwrap();
+    let tree = Tree::new(&blob).unwrap();
+    let chosen = tree.find("/chosen").unwrap();
+    let value = |name: &str| chosen.property(name).unwrap();
+    assert_eq!(value("bootargs").string(), Ok("console=ttyAMA0 quiet"));
+    assert_eq!(value("stdout-path").string(), Ok("/pl011@9000000"));
+    assert_eq!(value("linux,initrd-start").u64(), Ok(0x4800_0000));
+    assert_eq!(value("linux,initrd-end").u64(), Ok(0x4812_3456));
+    assert_eq!(value("rng-seed").value(), [7; 32]);
+    assert!(tree.find_compatible(&["arm,gic-v3-its"]).next().is_none());
+    assert!(tree.find("/pcie").unwrap().property("msi-map").is_none());
+    for clock in tree
+        .find("/pl011")
+        .unwrap()
+        .property("clocks")
+        .unwrap()
+        .cells()
+        .unwrap()
+    {
+        assert!(
+            tree.by_phandle(clock)
+                .unwrap()
+                .is_compatible(&["fixed-clock"])
+        );
+    }
+}
+
+#[test]
+fn what_a_domain_lacks_is_left_out() {
+    let guest = GuestTree {
+        uart: false,
+        pci: false,
+        initrd: None,
+        bootargs: "",
+        rng_seed: &[],
+        ..full()
+    };
+    let blob = build(&guest).unwrap();
+    let tree = Tree::new(&blob).unwrap();
+    for path in ["/pl011", "/pcie", "/apb-pclk", "/aliases"] {
+        assert!(tree.find(path).is_none(), "{path}");
+    }
+    assert_eq!(tree.find("/chosen").unwrap().properties().count(), 0);
+    let blob = as_host(&blob);
+    let machine = Machine::from_tree(&Tree::new(&blob).unwrap()).unwrap();
+    assert!(machine.uart.is_none() && machine.pci_hosts.is_empty());
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    assert_eq!(
+        build(&GuestTree {
+            memory: 0,
+            ..full()
+        }),
+        Err(Error::Memory(0))
+    );
+    assert_eq!(
+        build(&GuestTree {
+            memory: 1 << 40,
+            ..full()
+        }),
+        Err(Error::Memory(1 << 40))
+    );
+    assert_eq!(build(&GuestTree { cpus: 0, ..full() }), Err(Error::Cpus(0)));
+    assert_eq!(
+        build(&GuestTree { cpus: 9, ..full() })
+            .unwrap_err()
+            .to_string(),
+        "9 vCPUs; expected 1 to 8"
+    );
+    let initrd = Region {
+        address: RAM_BASE + (256 << 20) - 1,
+        size: 2,
+    };
+    assert_eq!(
+        build(&GuestTree {
+            initrd: Some(initrd),
+            ..full()
+        }),
+        Err(Error::Initrd(initrd))
+    );
+    assert!(matches!(
+        build(&GuestTree {
+            bootargs: "a\0b",
+            ..full()
+        }),
+        Err(Error::Writer(_))
+    ));
+}
+
+/// What `dtc` warns about: unit addresses that don't match `reg`, `reg` without a unit address, cells that don't fit.
+fn check_unit_addresses(node: &Node<'_>) {
+    let path = node.path();
+    match (node.unit_address(), node.property("reg")) {
+        (Some(unit), Some(reg)) if !node.is_compatible(&["pci-host-ecam-generic"]) => {
+            let first = match node.reg().unwrap().first() {
+                Some(region) => region.address,
+                None => panic!("{path}: {reg:?}"),
+            };
+            assert_eq!(unit, format!("{first:x}"), "{path}");
+        }
+        (unit, reg) => assert_eq!(unit.is_some(), reg.is_some(), "{path}"),
+    }
+    let mut names = vec![];
+    for child in node.children() {
+        assert!(
+            !names.contains(&child.name()),
+            "{path}: {} twice",
+            child.name()
+        );
+        names.push(child.name());
+        check_unit_addresses(&child);
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_tree_is_well_formed(
+        memory in 1_u64..=(RAM_END - RAM_BASE) >> 21,
+        cpus in 1_u32..=CPU_LIMIT,
+        uart: bool,
+        pci: bool,
+        bootargs in "[ -~]{0,80}",
+    ) {
+        let guest = GuestTree { memory: memory << 21, cpus, uart, pci, bootargs: &bootargs, ..full() };
+        let guest = if guest.memory < 256 << 20 { GuestTree { initrd: None, ..guest } } else { guest };
+        let blob = build(&guest).unwrap();
+        let tree = Tree::new(&blob).unwrap();
+        check_unit_addresses(&tree.root());
+        let blob = as_host(&blob);
+    let machine = Machine::from_tree(&Tree::new(&blob).unwrap()).unwrap();
+        prop_assert_eq!(machine.memory[0].size, guest.memory);
+        prop_assert_eq!(machine.cpus.len(), cpus as usize);
+        prop_assert_eq!(machine.uart.is_some(), uart);
+        prop_assert_eq!(machine.pci_hosts.len(), usize::from(pci));
+    }
+}
