@@ -255,17 +255,21 @@ impl Sum {
     }
 }
 
-/// Formatting, lints for the host and both targets, documentation.
+/// Formatting, lints for the host and both targets, documentation: all of them, so that one run
+/// shows everything there is to mend.
 fn lint(workspace: &Workspace) -> Result<()> {
     let tools = {
         let _lock = workspace.lock()?;
         setup::ensure(workspace)?
     };
-    let step = |command: &mut Command| -> Result<()> {
+    let mut failures = Vec::new();
+    let mut step = |command: &mut Command| {
         eprintln!("lint: {}", command::shown(command));
-        command::run(command)
+        if let Err(error) = command::run(command) {
+            failures.push(format!("{error:#}"));
+        }
     };
-    step(cargo(workspace).args(["fmt", "--all", "--check"]))?;
+    step(cargo(workspace).args(["fmt", "--all", "--check"]));
     step(cargo(workspace).args([
         "clippy",
         "--workspace",
@@ -273,7 +277,7 @@ fn lint(workspace: &Workspace) -> Result<()> {
         "--",
         "-D",
         "warnings",
-    ]))?;
+    ]));
     // The directories of the builds, so that dependencies aren't compiled again.
     let hypervisor = workspace.target("hypervisor");
     let mut bare = tools.toolchain.cargo(workspace, "clippy", BARE);
@@ -287,7 +291,7 @@ fn lint(workspace: &Workspace) -> Result<()> {
         "--target-dir",
     ])
     .arg(hypervisor);
-    step(bare.args(["--", "-D", "warnings"]))?;
+    step(bare.args(["--", "-D", "warnings"]));
     let guest = workspace.target("guest");
     let mut linux = tools
         .toolchain
@@ -302,12 +306,15 @@ fn lint(workspace: &Workspace) -> Result<()> {
             "--target-dir",
         ])
         .arg(guest);
-    step(linux.args(["--", "-D", "warnings"]))?;
+    step(linux.args(["--", "-D", "warnings"]));
     step(
         cargo(workspace)
             .args(["doc", "--no-deps", "--workspace"])
             .env("RUSTDOCFLAGS", "-D warnings"),
-    )?;
+    );
+    if !failures.is_empty() {
+        bail!("{}", failures.join("\n       "));
+    }
     println!("Formatting, lints and documentation are in order.");
     Ok(())
 }
