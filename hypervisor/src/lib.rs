@@ -17,3 +17,4 @@ pub mod trap;
 pub mod config;
 pub mod devicetree;
 pub mod guest_tree;
+pub mod image;

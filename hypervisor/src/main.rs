@@ -1,7 +1,16 @@
+//! The EL2 program: [`arch`] touches the hardware, [`system`] runs domains, the library decides.
 #![cfg_attr(target_os = "none", no_std, no_main)]
-//! The EL2 program.
-#[cfg(not(target_os = "none"))]
-fn main() {}
+
 #[cfg(target_os = "none")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! { loop {} }
+extern crate alloc;
+
+#[cfg(target_os = "none")]
+mod arch;
+#[cfg(target_os = "none")]
+mod system;
+
+/// On a host there is nothing to run.
+#[cfg(not(target_os = "none"))]
+fn main() {
+    eprintln!("baton is a program for EL2 of an AArch64 machine: `cargo xtask demo` builds and boots it");
+}

@@ -5,7 +5,8 @@
 
 use super::registers::{isb, read, write};
 use core::cell::UnsafeCell;
-use hypervisor::vgic::ListRegisters;
+use hypervisor::trap::inject::{self, Before, Exception};
+use hypervisor::vgic::{CpuInterface, ListRegisters, Maintenance};
 
 /// What the vectors save: their layout is known to `vectors.S`.
 #[repr(C)]
@@ -30,6 +31,33 @@ impl Registers {
         if let Some(register) = self.x.get_mut(index) {
             *register = value;
         }
+    }
+}
+
+/// A vCPU's general registers at a fixed place, where the vectors find them.
+pub struct RegisterFile(UnsafeCell<Registers>);
+
+// SAFETY: used by its creator before the vCPU's first run, and by the CPU on which the vCPU runs (its affinity) only:
+// there by the vectors, and by the exit handler through the reference that they hand over.
+unsafe impl Sync for RegisterFile {}
+
+impl RegisterFile {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self(UnsafeCell::new(Registers { x: [0; 31], elr: 0, spsr: 0 }))
+    }
+
+    /// What the vectors load from and save to.
+    pub const fn pointer(&self) -> *mut Registers {
+        self.0.get()
+    }
+
+    /// Sets a vCPU that is off to its first instruction: EL1h, everything masked, `x0` given.
+    pub fn start_at(&self, entry: u64, x0: u64) {
+        let mut registers = Registers { elr: entry, spsr: 0x3c5, ..Registers::default() };
+        registers.set(0, x0);
+        // SAFETY: see `Sync`: a vCPU that is off runs nowhere.
+        unsafe { *self.0.get() = registers };
     }
 }
 
@@ -116,15 +144,21 @@ pub fn write_lists(lists: &ListRegisters, which: u16) {
     }
 }
 
-/// ICH_HCR_EL2: virtual CPU interface on, plus the maintenance interrupt on underflow if wanted.
-pub fn set_interface_control(underflow: bool) {
-    write!("ich_hcr_el2", 1 | u64::from(underflow) << 1);
+/// ICH_HCR_EL2: virtual CPU interface on, EOIcount 0, and these maintenance interrupts. With entries not present in list
+/// registers the guest's ICC_DIR_EL1 traps, too (TDIR).
+pub fn set_interface_control(maintenance: Maintenance) {
+    let deactivation = if maintenance.entry_not_present { 1 << 14 } else { 0 };
+    write!("ich_hcr_el2", 1 | maintenance.hcr_bits() | deactivation);
 }
 
-/// The guest's priority mask and whether it enabled group 1: ICH_VMCR_EL2.VPMR, VENG1.
-pub fn interface_state() -> (u8, bool) {
-    let vmcr = read!("ich_vmcr_el2");
-    ((vmcr >> 24) as u8, vmcr & 0b10 != 0)
+/// ICH_HCR_EL2.EOIcount: deactivations that found no list register.
+pub fn deactivations_missed() -> u32 {
+    (read!("ich_hcr_el2") >> 27) as u32 & 0x1f
+}
+
+/// What of the guest's CPU interface decides about signalling.
+pub fn interface() -> CpuInterface {
+    CpuInterface::from_vmcr(read!("ich_vmcr_el2"))
 }
 
 struct State {
@@ -241,6 +275,67 @@ fn priority_groups() -> u32 {
         5 => 2,
         _ => 4,
     }
+}
+
+/// Gives the running guest an exception; its registers are changed to go on at its vector.
+pub fn inject(registers: &mut Registers, exception: Exception) {
+    let before = Before { pc: registers.elr, pstate: registers.spsr, vbar: read!("vbar_el1") };
+    let after = inject::take(exception, before);
+    write!("elr_el1", after.elr);
+    write!("spsr_el1", after.spsr);
+    write!("esr_el1", after.esr);
+    if let Some(far) = after.far {
+        write!("far_el1", far);
+    }
+    registers.elr = after.pc;
+    registers.spsr = after.pstate;
+}
+
+/// Reads the ID register with this name (`trap::syndrome::encoding`).
+pub fn identification(name: u32) -> u64 {
+    macro_rules! table {
+        ($($crm:literal $op2:literal $text:literal)*) => {
+            match (name >> 3 & 0xf, name & 7) {
+                $(($crm, $op2) => read!($text),)*
+                _ => 0,
+            }
+        };
+    }
+    table! {
+        1 0 "s3_0_c0_c1_0" 1 1 "s3_0_c0_c1_1" 1 2 "s3_0_c0_c1_2" 1 3 "s3_0_c0_c1_3"
+        1 4 "s3_0_c0_c1_4" 1 5 "s3_0_c0_c1_5" 1 6 "s3_0_c0_c1_6" 1 7 "s3_0_c0_c1_7"
+        2 0 "s3_0_c0_c2_0" 2 1 "s3_0_c0_c2_1" 2 2 "s3_0_c0_c2_2" 2 3 "s3_0_c0_c2_3"
+        2 4 "s3_0_c0_c2_4" 2 5 "s3_0_c0_c2_5" 2 6 "s3_0_c0_c2_6" 2 7 "s3_0_c0_c2_7"
+        3 0 "s3_0_c0_c3_0" 3 1 "s3_0_c0_c3_1" 3 2 "s3_0_c0_c3_2" 3 4 "s3_0_c0_c3_4"
+        3 5 "s3_0_c0_c3_5" 3 6 "s3_0_c0_c3_6"
+        4 0 "s3_0_c0_c4_0" 4 1 "s3_0_c0_c4_1" 4 2 "s3_0_c0_c4_2" 4 4 "s3_0_c0_c4_4" 4 5 "s3_0_c0_c4_5"
+        5 0 "s3_0_c0_c5_0" 5 1 "s3_0_c0_c5_1" 5 4 "s3_0_c0_c5_4" 5 5 "s3_0_c0_c5_5"
+        6 0 "s3_0_c0_c6_0" 6 1 "s3_0_c0_c6_1" 6 2 "s3_0_c0_c6_2" 6 3 "s3_0_c0_c6_3"
+        7 0 "s3_0_c0_c7_0" 7 1 "s3_0_c0_c7_1" 7 2 "s3_0_c0_c7_2" 7 3 "s3_0_c0_c7_3" 7 4 "s3_0_c0_c7_4"
+    }
+}
+
+/// Physical address bits that the CPU implements (ID_AA64MMFR0_EL1.PARange), at most 48.
+pub fn physical_address_bits() -> u8 {
+    match read!("id_aa64mmfr0_el1") & 0xf {
+        0 => 32,
+        1 => 36,
+        2 => 40,
+        3 => 42,
+        4 => 44,
+        _ => 48,
+    }
+}
+
+/// The syndrome of the exit that is being handled: ESR_EL2, FAR_EL2, HPFAR_EL2.
+pub fn syndrome() -> (u64, u64, u64) {
+    (read!("esr_el2"), read!("far_el2"), read!("hpfar_el2"))
+}
+
+/// The vectors come here with a guest's registers saved; what this returns is resumed.
+#[unsafe(no_mangle)]
+extern "C" fn baton_exit(registers: &mut Registers, kind: u64) -> *mut Registers {
+    crate::system::exit::handle(registers, kind)
 }
 
 /// Sets this CPU's trap controls. What is set and why:

@@ -6,8 +6,8 @@
 use super::mmio::Region;
 use super::registers::{dsb_ishst, isb, read, write};
 use arm_gic::gicv3::registers::{Gicd, GicrSgi};
-use arm_gic::gicv3::{Group, GicDistributor, GicRedistributor, InterruptGroup, SgiTarget, SgiTargetGroup};
-use arm_gic::{IntId, Trigger};
+use arm_gic::gicv3::{Group, GicDistributor, GicRedistributor, SgiTarget, SgiTargetGroup};
+use arm_gic::{IntId, InterruptGroup, Trigger};
 use core::ptr::NonNull;
 use safe_mmio::UniqueMmioPointer;
 

@@ -1,0 +1,210 @@
+//! The one UART, shared by Baton and all domains.
+//!
+//! Messages are collected in a buffer of their own, because a message may be logged under any lock, while the console, which
+//! carries out commands, comes before all locks. Whoever leaves EL2 moves what has collected on.
+
+use super::{management, schedule};
+use crate::arch::timer;
+use crate::arch::uart::Pl011;
+use alloc::collections::VecDeque;
+use coproc_core::id::DomainId;
+use coproc_core::time::Instant;
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use hypervisor::console::{Console, Event};
+use spin::{Mutex, Once};
+
+/// Bytes of messages that wait; what doesn't fit is lost, and said to be.
+const MESSAGES: usize = 16 << 10;
+/// Bytes given to the UART in one go: its FIFO has 16 or 32.
+const BURST: usize = 64;
+const NEVER: u64 = u64::MAX;
+
+struct Face {
+    console: Console,
+    uart: Pl011,
+    /// A byte that found no room.
+    held: Option<u8>,
+}
+
+static FACE: Once<Mutex<Face>> = Once::new();
+static MESSAGE_BUFFER: Mutex<(VecDeque<u8>, u64)> = Mutex::new((VecDeque::new(), 0));
+static BUSY: AtomicBool = AtomicBool::new(false);
+static NEXT: AtomicU64 = AtomicU64::new(NEVER);
+
+struct Buffer<'a>(&'a mut (VecDeque<u8>, u64));
+
+impl Write for Buffer<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let (bytes, lost) = &mut *self.0;
+        if bytes.len() + text.len() > MESSAGES {
+            *lost += text.len() as u64;
+        } else {
+            bytes.extend(text.bytes());
+        }
+        Ok(())
+    }
+}
+
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, _metadata: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let mut messages = MESSAGE_BUFFER.lock();
+        let mark = match record.level() {
+            log::Level::Error => "error: ",
+            log::Level::Warn => "warning: ",
+            _ => "",
+        };
+        let _ = writeln!(Buffer(&mut messages), "{mark}{}", record.args());
+        BUSY.store(true, Ordering::Release);
+    }
+
+    fn flush(&self) {}
+}
+
+/// Takes messages from now on; they show when there is a UART.
+pub fn start_log() {
+    static LOGGER: Logger = Logger;
+    MESSAGE_BUFFER.lock().0.reserve(MESSAGES);
+    if log::set_logger(&LOGGER).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+}
+
+/// Shows everything on this UART.
+pub fn start(uart: Pl011) {
+    FACE.call_once(|| Mutex::new(Face { console: Console::new(), uart, held: None }));
+    flush();
+}
+
+/// Gives a domain its place.
+pub fn add_domain(domain: DomainId) {
+    if let Some(face) = FACE.get() {
+        face.lock().console.add_domain(domain);
+    }
+}
+
+/// Listens for input and shows the prompt.
+pub fn listen() {
+    if let Some(face) = FACE.get() {
+        let mut face = face.lock();
+        face.uart.listen();
+        face.console.start(timer::now());
+        BUSY.store(true, Ordering::Release);
+    }
+}
+
+/// A domain's UART sent a byte.
+pub fn write_domain(domain: DomainId, byte: u8) {
+    if let Some(face) = FACE.get() {
+        face.lock().console.write_domain(domain, &[byte], timer::now());
+        BUSY.store(true, Ordering::Release);
+    }
+}
+
+/// The UART interrupts: bytes came, or there is room.
+pub fn receive() {
+    let Some(face) = FACE.get() else {
+        return;
+    };
+    loop {
+        let event = {
+            let mut face = face.lock();
+            face.uart.acknowledge();
+            match face.uart.receive() {
+                Some(byte) => face.console.input(byte, timer::now()),
+                None => break,
+            }
+        };
+        if let (Event::ToDomain(id, bytes), Some(system)) = (event, super::get()) {
+            for domain in system.domains.iter().filter(|domain| domain.id == id) {
+                if let Some(uart) = &domain.uart {
+                    for byte in &bytes {
+                        uart.lock().receive(*byte);
+                    }
+                }
+                domain.refresh_uart();
+            }
+        }
+    }
+    BUSY.store(true, Ordering::Release);
+}
+
+/// Moves on what has collected, a bounded amount. Cheap when there is nothing.
+pub fn service() {
+    let due = NEXT.load(Ordering::Relaxed);
+    if !BUSY.load(Ordering::Acquire) && (due == NEVER || timer::now().as_nanos() < due) {
+        return;
+    }
+    // Another CPU is at it already: it will see what this one has left, or the next exit does.
+    let Some(mut face) = FACE.get().and_then(Mutex::try_lock) else {
+        return;
+    };
+    BUSY.store(false, Ordering::Release);
+    let more = pass(&mut face);
+    if more {
+        BUSY.store(true, Ordering::Release);
+    }
+    face.uart.notify_room(more);
+    let next = face.console.next_flush().map_or(NEVER, Instant::as_nanos);
+    if NEXT.swap(next, Ordering::Relaxed) != next {
+        schedule::rearm();
+    }
+}
+
+/// One pass; returns whether more waits for room in the UART.
+fn pass(face: &mut Face) -> bool {
+    let now = timer::now();
+    {
+        let mut messages = MESSAGE_BUFFER.lock();
+        let (bytes, lost) = &mut *messages;
+        let (first, second) = bytes.as_slices();
+        face.console.log(first, now);
+        face.console.log(second, now);
+        bytes.clear();
+        if *lost != 0 {
+            let mut text = arrayvec::ArrayString::<64>::new();
+            let _ = writeln!(text, "({lost} bytes of messages lost)");
+            face.console.log(text.as_bytes(), now);
+            *lost = 0;
+        }
+    }
+    face.console.flush_idle(now);
+    let mut answering = face.console.poll(&mut management::Face, now);
+    for _ in 0..BURST {
+        let Some(byte) = face.held.take().or_else(|| face.console.next_byte()) else {
+            if answering {
+                answering = face.console.poll(&mut management::Face, now);
+                continue;
+            }
+            return false;
+        };
+        if !face.uart.try_send(byte) {
+            face.held = Some(byte);
+            return true;
+        }
+    }
+    true
+}
+
+/// Shows everything that has collected, however long it takes: at boot, when nothing else can run.
+pub fn flush() {
+    if let Some(face) = FACE.get() {
+        let mut face = face.lock();
+        let mut rounds = 0u32;
+        while pass(&mut face) && rounds < 100_000 {
+            rounds += 1;
+        }
+    }
+}
+
+/// When an unfinished line is to be shown.
+pub fn next_deadline() -> Option<Instant> {
+    let next = NEXT.load(Ordering::Relaxed);
+    (next != NEVER).then(|| Instant::from_nanos(next))
+}

@@ -1,0 +1,309 @@
+//! A domain: memory, vCPUs, interrupt controller, emulated devices.
+
+use super::sharing::Link;
+use super::tables::TableFrames;
+use crate::arch::{self, context, cpu};
+use alloc::string::String;
+use alloc::vec::Vec;
+use coproc_core::address::{GuestPhysical, HostPhysical};
+use coproc_core::id::DomainId;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use hypervisor::guest_tree::layout;
+use hypervisor::memory::frames::Piece;
+use hypervisor::psci::DomainPower;
+use hypervisor::vgic::{Kicks, Line, ListRegisters, Vgic};
+use hypervisor::vpci::{SLOTS, VirtualBus, intx_line};
+use hypervisor::vpl011::Vpl011;
+use platforms::translation::{Attributes, TranslationError, TranslationTable};
+use spin::Mutex;
+
+/// What a vCPU is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Activity {
+    /// Powered off.
+    Off = 0,
+    /// Runs, or would if it had a CPU.
+    Ready = 1,
+    /// Waits for an interrupt.
+    Waiting = 2,
+    /// Waits for its vcoproc to become current, or for an interrupt.
+    Parked = 3,
+}
+
+/// A virtual CPU.
+pub struct Vcpu {
+    /// Index within its domain.
+    pub index: usize,
+    /// The CPU that it runs on.
+    pub cpu: usize,
+    /// General registers.
+    pub registers: context::RegisterFile,
+    /// Everything else.
+    pub context: context::Context,
+    /// Its list registers, as last seen.
+    pub lists: Mutex<ListRegisters>,
+    activity: AtomicU8,
+    /// Something happened that it has to look at before it goes on (or goes to sleep).
+    pub attention: AtomicBool,
+}
+
+impl Vcpu {
+    /// A vCPU that is off.
+    pub const fn new(index: usize, cpu: usize, context: context::Context, lists: ListRegisters) -> Self {
+        Self {
+            index,
+            cpu,
+            registers: context::RegisterFile::new(),
+            context,
+            lists: Mutex::new(lists),
+            activity: AtomicU8::new(Activity::Off as u8),
+            attention: AtomicBool::new(false),
+        }
+    }
+
+    /// What it is doing.
+    pub fn activity(&self) -> Activity {
+        match self.activity.load(Ordering::SeqCst) {
+            1 => Activity::Ready,
+            2 => Activity::Waiting,
+            3 => Activity::Parked,
+            _ => Activity::Off,
+        }
+    }
+
+    /// Changes what it is doing. Only its own CPU does this to a vCPU that isn't off.
+    pub fn set_activity(&self, activity: Activity) {
+        self.activity.store(activity as u8, Ordering::SeqCst);
+        // A wake-up that came before the store found nothing to wake; it left its mark.
+        if matches!(activity, Activity::Waiting | Activity::Parked) && self.attention.load(Ordering::SeqCst) {
+            self.activity.store(Activity::Ready as u8, Ordering::SeqCst);
+        }
+    }
+
+    /// Lets a waiting vCPU go on; makes its CPU look at it.
+    pub fn wake(&self) {
+        self.attention.store(true, Ordering::SeqCst);
+        for from in [Activity::Waiting, Activity::Parked] {
+            let _ = self.activity.compare_exchange(
+                from as u8,
+                Activity::Ready as u8,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            );
+        }
+        if self.cpu != cpu::current().index()
+            && let Some(target) = cpu::by_index(self.cpu)
+        {
+            arch::gic::kick(target.affinity.load(Ordering::Relaxed));
+        }
+    }
+}
+
+/// What a domain is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Life {
+    /// Being built.
+    Created = 0,
+    /// Its vCPUs run.
+    Running = 1,
+    /// It switched itself off.
+    Off = 2,
+    /// Stopped for something that it couldn't go on from.
+    Crashed = 3,
+}
+
+/// The functions on a domain's PCI bus.
+pub struct Pci {
+    /// Configuration spaces.
+    pub bus: VirtualBus,
+    /// Whether each slot's function asserts its interrupt, before the domain's own masking.
+    pub pending: u32,
+}
+
+impl Pci {
+    /// Level of INTx line 0 to 3, as all functions on it make it.
+    fn level(&self, line: u8) -> bool {
+        (0..SLOTS as u8).any(|slot| {
+            self.pending >> slot & 1 != 0
+                && self.bus.function(slot).is_some_and(|function| {
+                    !function.interrupt_disabled()
+                        && intx_line(slot, function.description().interrupt_pin) == Some(line)
+                })
+        })
+    }
+}
+
+/// Stage 2 of a domain.
+pub struct Stage2 {
+    /// The tables.
+    pub table: TranslationTable,
+    /// For the TLB maintenance.
+    pub vttbr: u64,
+}
+
+impl Stage2 {
+    /// Maps host memory or registers.
+    ///
+    /// # Errors
+    /// [`TranslationError`].
+    pub fn map(&mut self, at: u64, host: HostPhysical, size: u64, how: Attributes) -> Result<(), TranslationError> {
+        self.table.map(&mut TableFrames { coherent: true }, at, host, size, how)
+    }
+
+    /// Unmaps a range; no CPU uses it any more when this returns.
+    ///
+    /// # Errors
+    /// [`TranslationError`].
+    pub fn unmap(&mut self, at: u64, size: u64) -> Result<(), TranslationError> {
+        let vttbr = self.vttbr;
+        self.table.unmap(&mut TableFrames { coherent: true }, at, size, &mut |range| {
+            arch::mmu::invalidate_stage2(vttbr, range);
+        })
+    }
+}
+
+/// A virtual machine.
+pub struct Domain {
+    /// Its id.
+    pub id: DomainId,
+    /// Path of its node, for messages.
+    pub path: String,
+    life: AtomicU8,
+    /// Its vCPUs.
+    pub vcpus: Vec<Vcpu>,
+    /// Its RAM: contiguous for the domain, from RAM_BASE on.
+    pub memory: Vec<Piece>,
+    /// Power states of its vCPUs.
+    pub power: Mutex<DomainPower>,
+    /// Its PCI bus.
+    pub pci: Mutex<Pci>,
+    /// What is behind each PCI slot.
+    pub links: [Option<Link>; SLOTS],
+    /// Its UART, if it has one.
+    pub uart: Option<Mutex<Vpl011>>,
+    /// Its stage 2.
+    pub stage2: Mutex<Stage2>,
+    /// Its interrupt controller.
+    pub vgic: Mutex<Vgic>,
+    /// Number of vCPUs not off: the last one to go off takes the domain with it.
+    pub alive: AtomicUsize,
+}
+
+impl Domain {
+    /// A domain in the state "created".
+    #[expect(clippy::too_many_arguments, reason = "one for each part, each of another type")]
+    pub fn new(
+        id: DomainId,
+        path: String,
+        vcpus: Vec<Vcpu>,
+        memory: Vec<Piece>,
+        power: DomainPower,
+        bus: VirtualBus,
+        links: [Option<Link>; SLOTS],
+        uart: bool,
+        stage2: Stage2,
+        vgic: Vgic,
+    ) -> Self {
+        Self {
+            id,
+            path,
+            life: AtomicU8::new(Life::Created as u8),
+            vcpus,
+            memory,
+            power: Mutex::new(power),
+            pci: Mutex::new(Pci { bus, pending: 0 }),
+            links,
+            uart: uart.then(|| Mutex::new(Vpl011::new())),
+            stage2: Mutex::new(stage2),
+            vgic: Mutex::new(vgic),
+            alive: AtomicUsize::new(1),
+        }
+    }
+
+    /// What it is doing.
+    pub fn life(&self) -> Life {
+        match self.life.load(Ordering::SeqCst) {
+            0 => Life::Created,
+            1 => Life::Running,
+            2 => Life::Off,
+            _ => Life::Crashed,
+        }
+    }
+
+    /// Changes what it is doing.
+    pub fn set_life(&self, life: Life) {
+        self.life.store(life as u8, Ordering::SeqCst);
+    }
+
+    /// Stops all vCPUs: the domain is off, or crashed.
+    pub fn stop(&self, life: Life) {
+        self.set_life(life);
+        for vcpu in &self.vcpus {
+            vcpu.wake();
+        }
+    }
+
+    /// Bytes of RAM.
+    pub fn memory_size(&self) -> u64 {
+        self.memory.iter().map(|piece| piece.size).sum()
+    }
+
+    /// Whether an address is in the domain's RAM.
+    pub fn is_ram(&self, address: GuestPhysical) -> bool {
+        address.get().checked_sub(layout::RAM_BASE).is_some_and(|offset| offset < self.memory_size())
+    }
+
+    /// Wakes the vCPUs that the interrupt controller has something for.
+    pub fn kick(&self, kicks: Kicks) {
+        for index in kicks.iter() {
+            if let Some(vcpu) = self.vcpus.get(index) {
+                vcpu.wake();
+            }
+        }
+    }
+
+    /// Sets the level of an interrupt input.
+    pub fn set_line(&self, line: Line, level: bool) {
+        let kicks = self.vgic.lock().set_line(line, level);
+        self.kick(kicks);
+    }
+
+    /// Brings the UART's interrupt line in agreement with the UART.
+    pub fn refresh_uart(&self) {
+        if let Some(uart) = &self.uart {
+            let uart = uart.lock();
+            self.set_line(Line::Spi(32 + layout::UART_SPI), uart.interrupt_level());
+        }
+    }
+
+    /// Notes whether the function in `slot` asserts its interrupt.
+    pub fn set_function_pending(&self, slot: u8, pending: bool) {
+        let mut pci = self.pci.lock();
+        if pending {
+            pci.pending |= 1 << slot;
+        } else {
+            pci.pending &= !(1 << slot);
+        }
+        self.refresh_intx(&pci);
+    }
+
+    /// Brings the four INTx lines in agreement with the functions. Under the lock of `pci`, so that two updates
+    /// reach the interrupt controller in their order.
+    pub fn refresh_intx(&self, pci: &Pci) {
+        for line in 0..4u8 {
+            let intid = 32 + layout::PCI_INTX_SPI + u32::from(line);
+            self.set_line(Line::Spi(intid), pci.level(line));
+        }
+    }
+
+    /// Lets the vCPUs go on that are parked on a coprocessor.
+    pub fn release_parked(&self) {
+        for vcpu in &self.vcpus {
+            if vcpu.activity() == Activity::Parked {
+                vcpu.wake();
+            }
+        }
+    }
+}

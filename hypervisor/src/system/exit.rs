@@ -1,0 +1,351 @@
+//! One exit of a guest: what it wanted, and what it gets.
+//!
+//! A guest can make EL2 do only what stands here. Whatever isn't known is injected into the guest as the
+//! architecture says.
+
+use super::domain::{Activity, Domain, Life, Vcpu};
+use super::schedule::{self, Member};
+use super::{console, interrupts, sharing};
+use crate::arch::context::{self, Registers};
+use coproc_core::address::GuestPhysical;
+use coproc_core::register::{Access, Operation, Width};
+use core::sync::atomic::Ordering;
+use hypervisor::guest_tree::layout;
+use hypervisor::psci::{Call, Outcome};
+use hypervisor::trap::identification;
+use hypervisor::trap::inject::Exception;
+use hypervisor::trap::syndrome::{self, MmioAccess, SystemAccess, Trap, encoding};
+use hypervisor::vgic::Line;
+use hypervisor::vpci::{SLOTS, intx_line};
+
+/// What becomes of a trapped load or store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Done; a load gets this.
+    Value(u64),
+    /// The same instruction again, at once.
+    Retry,
+    /// The same instruction again when the vCPU is woken; it was put to sleep already.
+    Parked,
+    /// An external abort.
+    Abort,
+}
+
+/// An exception of a guest brought this CPU here.
+pub fn handle(registers: &mut Registers, kind: u64) -> *mut Registers {
+    if let Some(member) = schedule::loaded() {
+        match kind {
+            0 => synchronous(member, registers),
+            1 => interrupts::serve(),
+            _ => log::warn!("{}: SError, dropped", member.domain.id),
+        }
+    }
+    schedule::choose()
+}
+
+fn synchronous(member: Member, registers: &mut Registers) {
+    let (esr, far, hpfar) = context::syndrome();
+    match syndrome::decode(esr) {
+        Trap::DataAbort { access, walk: false, translation: true, cache_maintenance: false } => {
+            let address = GuestPhysical::new(syndrome::fault_address(hpfar, far));
+            data_abort(member, registers, access, address, far);
+        }
+        Trap::DataAbort { cache_maintenance: true, walk: false, .. } => advance(registers),
+        Trap::DataAbort { .. } => context::inject(registers, Exception::DataAbort { address: far }),
+        Trap::InstructionAbort => context::inject(registers, Exception::InstructionAbort { address: far }),
+        Trap::Wait { event } => {
+            advance(registers);
+            if !event {
+                wait(member);
+            }
+        }
+        Trap::Hvc(_) => call(member, registers),
+        Trap::Smc(_) => {
+            advance(registers);
+            call(member, registers);
+        }
+        Trap::System(access) => system_register(member, registers, &access),
+        Trap::FloatingPoint | Trap::Unknown(_) => context::inject(registers, Exception::Undefined),
+    }
+}
+
+fn advance(registers: &mut Registers) {
+    registers.elr = registers.elr.wrapping_add(4);
+}
+
+fn wait(member: Member) {
+    if !schedule::interrupt_waits(member) {
+        member.vcpu.set_activity(Activity::Waiting);
+    }
+}
+
+fn data_abort(
+    member: Member,
+    registers: &mut Registers,
+    access: Option<MmioAccess>,
+    address: GuestPhysical,
+    far: u64,
+) {
+    let Some(access) = access else {
+        // No description: nothing can be emulated. But the current owner of a coprocessor may use any instruction on
+        // its registers once they are mapped, so the touch is reported as if it had been a read.
+        let touched = coproc_access(member, address, Width::Byte, Operation::Read, true);
+        if touched != Some(Answer::Retry) && touched != Some(Answer::Parked) {
+            context::inject(registers, Exception::DataAbort { address: far });
+        }
+        return;
+    };
+    let operation = if access.write {
+        Operation::Write(registers.get(access.register) & access.width.mask())
+    } else {
+        Operation::Read
+    };
+    match mmio(member, address, access.width, operation) {
+        Answer::Value(value) => {
+            if !access.write {
+                registers.set(access.register, access.extend(value));
+            }
+            advance(registers);
+        }
+        Answer::Retry | Answer::Parked => {}
+        Answer::Abort => context::inject(registers, Exception::DataAbort { address: far }),
+    }
+}
+
+fn within(address: u64, base: u64, size: u64) -> Option<u64> {
+    address.checked_sub(base).filter(|offset| *offset < size)
+}
+
+fn mmio(member: Member, address: GuestPhysical, width: Width, operation: Operation) -> Answer {
+    let Member { domain, vcpu } = member;
+    let at = address.get();
+    if !address.is_aligned(width.bytes()) {
+        return Answer::Abort;
+    }
+    if let Some(offset) = within(at, layout::GICD_BASE, layout::GICD_SIZE) {
+        return gic(member, operation, |vgic, operation| match operation {
+            Operation::Read => (vgic.distributor_read(vcpu.index, offset, width), None),
+            Operation::Write(value) => {
+                (0, Some(vgic.distributor_write(vcpu.index, offset, width, value)))
+            }
+        });
+    }
+    let redistributors = layout::GICR_SIZE.saturating_mul(domain.vcpus.len() as u64);
+    if let Some(offset) = within(at, layout::GICR_BASE, redistributors) {
+        let frame = (offset / layout::GICR_SIZE) as usize;
+        let offset = offset % layout::GICR_SIZE;
+        return gic(member, operation, |vgic, operation| match operation {
+            Operation::Read => (vgic.redistributor_read(frame, offset, width), None),
+            Operation::Write(value) => {
+                (0, Some(vgic.redistributor_write(frame, offset, width, value)))
+            }
+        });
+    }
+    if let Some(offset) = within(at, layout::UART_BASE, layout::UART_SIZE) {
+        return uart(domain, offset, width, operation);
+    }
+    if let Some(offset) = within(at, layout::ECAM_BASE, layout::ECAM_SIZE) {
+        return configuration(domain, offset, width, operation);
+    }
+    coproc_access(member, address, width, operation, false).unwrap_or(Answer::Abort)
+}
+
+fn gic(
+    member: Member,
+    operation: Operation,
+    access: impl FnOnce(&mut hypervisor::vgic::Vgic, Operation) -> (u64, Option<hypervisor::vgic::Kicks>),
+) -> Answer {
+    // What the guest reads or changes must include what the list registers hold.
+    member.vcpu.attention.store(true, Ordering::SeqCst);
+    schedule::synchronise(member);
+    let (value, kicks) = access(&mut member.domain.vgic.lock(), operation);
+    if let Some(kicks) = kicks {
+        member.domain.kick(kicks);
+        member.vcpu.attention.store(true, Ordering::SeqCst);
+    }
+    Answer::Value(value)
+}
+
+fn uart(domain: &Domain, offset: u64, width: Width, operation: Operation) -> Answer {
+    let Some(uart) = &domain.uart else {
+        return Answer::Abort;
+    };
+    let mut sent = None;
+    let value = match operation {
+        Operation::Read => uart.lock().read(offset, width),
+        Operation::Write(value) => {
+            sent = uart.lock().write(offset, width, value);
+            0
+        }
+    };
+    domain.refresh_uart();
+    if let Some(byte) = sent {
+        console::write_domain(domain.id, byte);
+    }
+    Answer::Value(value)
+}
+
+fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operation) -> Answer {
+    // Asked for before the bus is locked: the coprocessor's lock comes first.
+    let slot = (offset >> 15) as usize & (SLOTS - 1);
+    match operation {
+        Operation::Read => {
+            let pending =
+                domain.links.get(slot).and_then(Option::as_ref).is_some_and(sharing::interrupt_pending);
+            Answer::Value(domain.pci.lock().bus.read(offset, width, |_| pending))
+        }
+        Operation::Write(value) => {
+            let effect = {
+                let mut pci = domain.pci.lock();
+                let effect = pci.bus.write(offset, width, value);
+                if effect.intx_disabled.is_some() {
+                    domain.refresh_intx(&pci);
+                }
+                effect
+            };
+            if let Some(link) = domain.links.get(usize::from(effect.slot)).and_then(Option::as_ref) {
+                if effect.bars_moved {
+                    sharing::windows_changed(link);
+                }
+                if effect.intx_disabled.is_some() {
+                    sharing::resample(link);
+                }
+            }
+            Answer::Value(0)
+        }
+    }
+}
+
+/// An access to a coprocessor's window; `None` if there is no window. `touch`: the instruction has no description, only
+/// mapping the window helps.
+fn coproc_access(
+    member: Member,
+    address: GuestPhysical,
+    width: Width,
+    operation: Operation,
+    touch: bool,
+) -> Option<Answer> {
+    let (slot, bar, offset) = member.domain.pci.lock().bus.find(address.get())?;
+    let link = member.domain.links.get(usize::from(slot))?.as_ref()?;
+    let offset = if touch { offset & !3 } else { offset };
+    let width = if touch { Width::Word } else { width };
+    let access = Access { window: usize::from(bar), offset, width, operation };
+    Some(sharing::access(link, member.vcpu, &access))
+}
+
+/// A level-sensitive interrupt was deactivated by the guest, or may have changed: its source is looked at again.
+pub fn resample(domain: &Domain, line: Line) {
+    let Line::Spi(intid) = line else {
+        return;
+    };
+    if intid == 32 + layout::UART_SPI {
+        domain.refresh_uart();
+        return;
+    }
+    let first = 32 + layout::PCI_INTX_SPI;
+    let Some(pin) = intid.checked_sub(first).filter(|pin| *pin < 4) else {
+        return;
+    };
+    for (slot, link) in domain.links.iter().enumerate() {
+        if let Some(link) = link
+            && intx_line(slot as u8, link.pin) == Some(pin as u8)
+        {
+            sharing::resample(link);
+        }
+    }
+}
+
+fn call(member: Member, registers: &mut Registers) {
+    let Member { domain, vcpu } = member;
+    let arguments = [registers.x[0], registers.x[1], registers.x[2], registers.x[3]];
+    let outcome = domain.power.lock().serve(vcpu.index, Call::decode(arguments), |address| {
+        domain.is_ram(GuestPhysical::new(address))
+    });
+    match outcome {
+        Outcome::Return(value) => registers.set(0, value),
+        Outcome::StartVcpu { index, entry, context } => {
+            registers.set(0, 0);
+            if let Some(started) = domain.vcpus.get(index) {
+                start_vcpu(domain, started, entry, context);
+            }
+        }
+        Outcome::StopVcpu => {
+            vcpu.set_activity(Activity::Off);
+            if domain.alive.fetch_sub(1, Ordering::SeqCst) == 1 {
+                log::info!("{}: all vCPUs are off", domain.id);
+                domain.stop(Life::Off);
+            }
+        }
+        Outcome::Suspend => {
+            registers.set(0, 0);
+            wait(member);
+        }
+        Outcome::Mitigate(_) => registers.set(0, 0),
+        Outcome::SystemOff => {
+            log::info!("{}: switched itself off", domain.id);
+            domain.stop(Life::Off);
+        }
+        Outcome::SystemReset => {
+            log::info!("{}: asks for a restart, which is not built yet; it stays off", domain.id);
+            domain.stop(Life::Off);
+        }
+    }
+}
+
+/// Starts a vCPU that is off. Its CPU may be another one: it's made ready last.
+pub fn start_vcpu(domain: &Domain, vcpu: &Vcpu, entry: u64, argument: u64) {
+    let kicks = domain.vgic.lock().reset_vcpu(vcpu.index);
+    domain.kick(kicks);
+    vcpu.context.reset();
+    vcpu.registers.start_at(entry, argument);
+    domain.power.lock().started(vcpu.index);
+    domain.alive.fetch_add(1, Ordering::SeqCst);
+    vcpu.set_activity(Activity::Ready);
+    vcpu.wake();
+}
+
+fn system_register(member: Member, registers: &mut Registers, access: &SystemAccess) {
+    const SGI1R: u32 = encoding(3, 0, 12, 11, 5);
+    const ASGI1R: u32 = encoding(3, 0, 12, 11, 6);
+    const SGI0R: u32 = encoding(3, 0, 12, 11, 7);
+    const DIR: u32 = encoding(3, 0, 12, 11, 1);
+    const ACTLR: u32 = encoding(3, 0, 1, 0, 1);
+    const DC_ISW: u32 = encoding(1, 0, 7, 6, 2);
+    const DC_CSW: u32 = encoding(1, 0, 7, 10, 2);
+    const DC_CISW: u32 = encoding(1, 0, 7, 14, 2);
+    let Member { domain, vcpu } = member;
+    let name = access.encoding;
+    let value = registers.get(access.register);
+    match (name, access.read) {
+        (SGI1R, false) => {
+            let kicks = domain.vgic.lock().sgi1r_write(vcpu.index, value);
+            domain.kick(kicks);
+        }
+        (SGI0R | ASGI1R, false) => {
+            let kicks = domain.vgic.lock().sgi0r_write(vcpu.index, value);
+            domain.kick(kicks);
+        }
+        (DIR, false) => {
+            vcpu.attention.store(true, Ordering::SeqCst);
+            schedule::synchronise(member);
+            let kicks = domain.vgic.lock().deactivate(vcpu.index, value as u32 & 0xff_ffff);
+            domain.kick(kicks);
+            vcpu.attention.store(true, Ordering::SeqCst);
+        }
+        // Implementation-defined controls are the machine's, not the domain's.
+        (ACTLR, true) => registers.set(access.register, 0),
+        (ACTLR, false) => {}
+        // Cache operations by set and way reach one CPU's caches only, and a vCPU may move: they have no defined use under
+        // a hypervisor. All of a domain's memory is coherent with them left out, once its caches are on.
+        (DC_ISW | DC_CSW | DC_CISW, false) => {}
+        (name, true) if identification::is_identification(name) => {
+            let shown = identification::shown(name, context::identification(name));
+            registers.set(access.register, shown);
+        }
+        _ => {
+            context::inject(registers, Exception::Undefined);
+            return;
+        }
+    }
+    advance(registers);
+}

@@ -1,0 +1,422 @@
+//! Making a domain out of its configuration.
+//!
+//! Everything that a domain needs is taken step by step; if a step fails, all earlier ones are undone in
+//! reverse, so that a domain that can't be created leaves nothing behind.
+
+use super::domain::{Domain, Life, Stage2, Vcpu};
+use super::sharing::{Instance, Link, Share};
+use super::tables::TableFrames;
+use super::{FRAMES, boot, console};
+use crate::arch::{context, cpu, memory, timer};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use coproc_core::address::{DeviceAddress, GuestPhysical, HostPhysical, PAGE_SIZE};
+use coproc_core::algorithm::Parameters;
+use coproc_core::coproc::Detach;
+use coproc_core::driver::{SAVE_AREA, Step};
+use coproc_core::id::{SpaceId, VcoprocId};
+use coproc_core::iommu::Mapping;
+use hypervisor::config::{DomainConfig, domains::Module};
+use hypervisor::devicetree::{Error, Region};
+use hypervisor::guest_tree::{self, GuestTree, layout};
+use hypervisor::image::{self, Header};
+use hypervisor::memory::frames::{FrameError, Piece};
+use hypervisor::psci::{DomainPower, Workarounds};
+use hypervisor::vgic::{ListRegisters, Vgic};
+use hypervisor::vpci::{FunctionDescription, SLOTS, VirtualBus, Window, Windows};
+use platforms::translation::{Geometry, Stage2Attributes, TranslationTable};
+
+/// Shared interrupts of a domain's interrupt controller.
+const SPIS: usize = 64;
+const BLOCK: u64 = 0x20_0000;
+const GIBIBYTE: u64 = 1 << 30;
+
+/// A coprocessor that domains can be attached to.
+pub struct Available {
+    /// Index in the system's list.
+    pub index: usize,
+    /// What its function looks like.
+    pub description: FunctionDescription,
+    /// Bytes of save area for each vcoproc.
+    pub save_area: u64,
+    /// Path of its node.
+    pub path: String,
+}
+
+/// What has been taken so far for a domain that isn't complete.
+#[derive(Default)]
+struct Taken {
+    memory: Vec<Piece>,
+    /// Save areas: memory that is Baton's, not the domain's.
+    areas: Vec<Piece>,
+    table: Option<TranslationTable>,
+    spaces: Vec<SpaceId>,
+    attached: Vec<(usize, VcoprocId)>,
+}
+
+impl Taken {
+    fn undo(self, instances: &[Instance]) {
+        for (index, who) in self.attached {
+            if let Some(instance) = instances.get(index) {
+                instance.with(|coproc, machine| {
+                    // The domain never ran, so its context is in no device and the detach is complete.
+                    if !matches!(coproc.detach(machine, who), Ok(Detach::Done)) {
+                        log::error!("{who} could not be taken back");
+                    }
+                });
+                instance.core.lock().side.shares.retain(|share| share.who != who);
+            }
+        }
+        if let Some(iommu) = boot::iommu() {
+            for space in self.spaces {
+                if let Err(error) = iommu.lock().destroy_space(space) {
+                    log::error!("{space} could not be taken back: {error}");
+                }
+            }
+            if !wait_for_iommu() {
+                // Memory that the IOMMU may still translate to must not be used again.
+                log::error!("the IOMMU does not answer; the domain's memory stays unused");
+                return;
+            }
+        }
+        if let Some(table) = self.table {
+            table.destroy(&mut TableFrames { coherent: true });
+        }
+        for piece in self.memory.into_iter().chain(self.areas) {
+            memory::zero(piece.start, piece.size);
+            if let Err(error) = FRAMES.lock().free(piece) {
+                log::error!("memory could not be taken back: {error}");
+            }
+        }
+    }
+}
+
+/// Waits until the IOMMU has done what it was told: only at boot, before domains run.
+fn wait_for_iommu() -> bool {
+    let Some(iommu) = boot::iommu() else {
+        return true;
+    };
+    let limit = timer::now() + coproc_core::time::Duration::from_secs(1);
+    loop {
+        match iommu.lock().sync() {
+            Step::Done => return true,
+            Step::Failed(_) => return false,
+            Step::Again(_) if timer::now() > limit => return false,
+            Step::Again(_) => {}
+        }
+    }
+}
+
+/// What domains are made of.
+pub struct Workshop<'a> {
+    /// The coprocessors, in the order of the system's list.
+    pub instances: &'a [Instance],
+    /// The same by the id in the configuration.
+    pub available: &'a [(coproc_core::id::CoprocId, Available)],
+    /// Bits of a domain's address.
+    pub geometry: Geometry,
+    /// CPUs that run.
+    pub online: &'a [usize],
+    next_vcoproc: u32,
+    next_vmid: u64,
+    next_cpu: usize,
+}
+
+impl<'a> Workshop<'a> {
+    /// A workshop with these coprocessors and CPUs.
+    pub const fn new(
+        instances: &'a [Instance],
+        available: &'a [(coproc_core::id::CoprocId, Available)],
+        geometry: Geometry,
+        online: &'a [usize],
+    ) -> Self {
+        Self { instances, available, geometry, online, next_vcoproc: 0, next_vmid: 1, next_cpu: 0 }
+    }
+
+    /// Makes a domain.
+    ///
+    /// # Errors
+    /// What is wrong, naming node and property; everything taken was given back.
+    pub fn create(&mut self, config: &DomainConfig) -> Result<Domain, Error> {
+        let mut taken = Taken::default();
+        match self.build(config, &mut taken) {
+            Ok(domain) => Ok(domain),
+            Err(error) => {
+                taken.undo(self.instances);
+                Err(error)
+            }
+        }
+    }
+
+    fn build(&mut self, config: &DomainConfig, taken: &mut Taken) -> Result<Domain, Error> {
+        let other = |found: String, expected: &'static str| Error::new(config.path.clone(), found, expected);
+        take_memory(config, taken)?;
+
+        let mut tables = TableFrames { coherent: true };
+        let mut table = TranslationTable::new(&mut tables, self.geometry)
+            .map_err(|error| other(format!("stage 2: {error}"), "memory for translation tables"))?;
+        let root = table.root();
+        let mut mappings = Vec::new();
+        let mut at = layout::RAM_BASE;
+        let mut result = Ok(());
+        for piece in &taken.memory {
+            result = result.and_then(|()| {
+                table.map(&mut tables, at, piece.start, piece.size, Stage2Attributes::RAM.encode())
+            });
+            mappings.push(Mapping { device: DeviceAddress::new(at), host: piece.start, size: piece.size });
+            at = at.saturating_add(piece.size);
+        }
+        taken.table = Some(table);
+        result.map_err(|error| other(format!("stage 2: {error}"), "memory for translation tables"))?;
+
+        let entry = self.place(config, &taken.memory)?;
+        let vmid = self.next_vmid;
+        let vttbr = vmid << 48 | root.get();
+        let (bus, links) = self.connect(config, &mappings, taken)?;
+        let vcpus = self.vcpus(config, vttbr)?;
+        if let Some(first) = vcpus.first() {
+            first.registers.start_at(entry.0.get(), entry.1.get());
+        }
+
+        let affinities = (0..u64::from(config.cpus)).collect::<Vec<_>>();
+        let Some(table) = taken.table.take() else {
+            return Err(other("no stage 2".to_string(), "stage 2 tables"));
+        };
+        self.next_vmid += 1;
+        console::add_domain(config.id);
+        let domain = Domain::new(
+            config.id,
+            config.path.clone(),
+            vcpus,
+            core::mem::take(&mut taken.memory),
+            DomainPower::new(affinities, Workarounds::default()),
+            bus,
+            links,
+            config.vpl011,
+            Stage2 { table, vttbr },
+            Vgic::new(config.cpus as usize, SPIS),
+        );
+        domain.set_life(Life::Created);
+        Ok(domain)
+    }
+
+    /// Puts kernel, ramdisk and device tree into the domain's memory. Returns its entry and the tree's address.
+    fn place(&self, config: &DomainConfig, pieces: &[Piece]) -> Result<(GuestPhysical, GuestPhysical), Error> {
+        let kernel = file(&config.kernel)?;
+        let ramdisk = config.ramdisk.as_ref().map(file).transpose()?;
+        let header = Header::read(kernel).map_err(|error| {
+            Error::new(config.kernel.path.clone(), format!("a file that {error}"), "a raw arm64 Image")
+                .property("reg")
+        })?;
+        let ram = GuestPhysical::new(layout::RAM_BASE);
+        let placement = image::place(&header, ramdisk.map(|file| file.len() as u64), ram, config.memory)
+            .map_err(|error| {
+                Error::new(config.path.clone(), format!("a kernel that {error}"), "more memory").property("memory")
+            })?;
+        store(pieces, placement.kernel, kernel);
+        let mut initrd = None;
+        if let (Some(file), Some(at)) = (ramdisk, placement.ramdisk) {
+            store(pieces, at, file);
+            initrd = Some(Region { address: at.get(), size: file.len() as u64 });
+        }
+        let tree = guest_tree::build(&GuestTree {
+            memory: config.memory,
+            cpus: config.cpus,
+            uart: config.vpl011,
+            pci: true,
+            bootargs: &config.bootargs,
+            initrd,
+            rng_seed: &[],
+        })
+        .map_err(|error| {
+            Error::new(config.path.clone(), format!("device tree: {error}"), "a description that a tree can hold")
+        })?;
+        store(pieces, placement.tree, &tree);
+        Ok((placement.kernel, placement.tree))
+    }
+
+    /// Gives the domain its coprocessors.
+    fn connect(
+        &mut self,
+        config: &DomainConfig,
+        mappings: &[Mapping],
+        taken: &mut Taken,
+    ) -> Result<(VirtualBus, [Option<Link>; SLOTS]), Error> {
+        let other = |found: String, expected: &'static str| {
+            Error::new(config.path.clone(), found, expected).property("baton,coprocs")
+        };
+        let windows = Windows {
+            mem32: Window { base: layout::PCI_MEM32_BASE, size: layout::PCI_MEM32_SIZE },
+            mem64: Window { base: layout::PCI_MEM64_BASE, size: layout::PCI_MEM64_SIZE },
+        };
+        let mut bus = VirtualBus::new(windows, layout::ECAM_SIZE);
+        let mut links: [Option<Link>; SLOTS] = [None; SLOTS];
+        let mut domain_space = None;
+        for assignment in &config.coprocs {
+            let found = self.available.iter().find(|(id, _)| *id == assignment.coproc).map(|(_, found)| found);
+            let (Some(available), Some(iommu)) = (found, boot::iommu()) else {
+                return Err(other(format!("{}, which can't be used", assignment.coproc), "a coproc that works")
+                    .remedy("see the error of that coproc"));
+            };
+            let Some(instance) = self.instances.get(available.index) else {
+                continue;
+            };
+            let space = match domain_space {
+                Some(space) => space,
+                None => {
+                    let space = iommu
+                        .lock()
+                        .create_space(mappings)
+                        .map_err(|error| other(error.to_string(), "an address space in the IOMMU"))?;
+                    taken.spaces.push(space);
+                    domain_space = Some(space);
+                    space
+                }
+            };
+            let save_space = save_space(available.save_area, taken)
+                .map_err(|error| other(error, "memory for saved contexts"))?;
+            let slot = bus.free().ok_or_else(|| other("too many coprocs".into(), "at most 31"))?;
+            bus.attach(slot, available.description.clone()).map_err(|error| other(error.to_string(), "a free PCI slot"))?;
+
+            let who = VcoprocId(self.next_vcoproc);
+            self.next_vcoproc += 1;
+            let parameters = Parameters { weight: assignment.weight, ..Parameters::default() };
+            instance.core.lock().side.shares.push(Share::new(who, config.id, slot, space, save_space));
+            taken.attached.push((available.index, who));
+            instance
+                .with(|coproc, machine| coproc.attach(machine, who, config.id, &parameters))
+                .map_err(|error| other(format!("{}: {error}", available.path), "a coproc that takes the domain"))?;
+            if let Some(link) = links.get_mut(usize::from(slot)) {
+                *link = Some(Link {
+                    instance: available.index,
+                    who,
+                    slot,
+                    pin: available.description.interrupt_pin,
+                });
+            }
+        }
+        Ok((bus, links))
+    }
+
+    fn vcpus(&mut self, config: &DomainConfig, vttbr: u64) -> Result<Vec<Vcpu>, Error> {
+        // Virtual time starts with the domain.
+        let offset = timer::counter();
+        (0..config.cpus as usize)
+            .map(|index| {
+                let wanted = config.affinity.get(index).copied();
+                let cpu = match wanted {
+                    Some(cpu) if self.online.contains(&cpu) => cpu,
+                    Some(cpu) => {
+                        let found = format!("CPU {cpu}, which did not start");
+                        return Err(Error::new(config.path.clone(), found, "a CPU that runs")
+                            .property("baton,cpu-affinity"));
+                    }
+                    None => {
+                        self.next_cpu += 1;
+                        self.online.get((self.next_cpu - 1) % self.online.len().max(1)).copied().unwrap_or(0)
+                    }
+                };
+                Ok(Vcpu::new(
+                    index,
+                    cpu.min(cpu::MAX_CPUS - 1),
+                    context::Context::new(index as u64, vttbr, offset),
+                    ListRegisters::new(context::list_register_count()),
+                ))
+            })
+            .collect()
+    }
+}
+
+/// Takes the domain's RAM: in as few, as large and as well aligned pieces as there are, zeroed.
+fn take_memory(config: &DomainConfig, taken: &mut Taken) -> Result<(), Error> {
+    let mut left = config.memory;
+    while left > 0 {
+        let alignment = if left >= GIBIBYTE { GIBIBYTE } else { BLOCK };
+        let mut frames = FRAMES.lock();
+        let free = frames.total();
+        let piece = frames.allocate(left, alignment).or_else(|_| frames.allocate(left, BLOCK)).or_else(|error| {
+            // Not in one piece: the largest there is, in whole blocks, then the rest.
+            match error {
+                FrameError::Exhausted { largest, .. } if largest >= 2 * BLOCK && largest < left => {
+                    frames.allocate((largest - BLOCK) & !(BLOCK - 1), BLOCK)
+                }
+                error => Err(error),
+            }
+        });
+        drop(frames);
+        let Ok(piece) = piece else {
+            let given: u64 = taken.memory.iter().map(|piece| piece.size).sum();
+            return Err(config.memory_does_not_fit(free.saturating_add(given)));
+        };
+        memory::zero(piece.start, piece.size);
+        // The domain starts with its caches off and must see zeroes.
+        memory::flush(piece.start, piece.size);
+        taken.memory.push(piece);
+        left -= piece.size;
+    }
+    Ok(())
+}
+
+/// An address space with nothing but a new save area; `None` if none is needed.
+fn save_space(bytes: u64, taken: &mut Taken) -> Result<Option<SpaceId>, String> {
+    let Some(iommu) = boot::iommu().filter(|_| bytes > 0) else {
+        return Ok(None);
+    };
+    let size = bytes.next_multiple_of(PAGE_SIZE);
+    let area = FRAMES.lock().allocate(size, PAGE_SIZE).map_err(|error| error.to_string())?;
+    taken.areas.push(area);
+    memory::zero(area.start, area.size);
+    memory::flush(area.start, area.size);
+    let mapping = Mapping { device: SAVE_AREA, host: area.start, size };
+    let space = iommu.lock().create_space(&[mapping]).map_err(|error| error.to_string())?;
+    taken.spaces.push(space);
+    Ok(Some(space))
+}
+
+fn file(module: &Module) -> Result<&'static [u8], Error> {
+    memory::shared(HostPhysical::new(module.region.address), module.region.size).ok_or_else(|| {
+        let Region { address, size } = module.region;
+        let found = format!("{size:#x} bytes at {address:#x}");
+        Error::new(module.path.clone(), found, "a range of RAM apart from the hypervisor").property("reg")
+    })
+}
+
+/// Copies to a domain's memory, which may be in several pieces, so that the domain sees it with its caches off.
+fn store(pieces: &[Piece], at: GuestPhysical, data: &[u8]) {
+    let mut base = layout::RAM_BASE;
+    for piece in pieces {
+        let start = at.get().max(base);
+        let end = (at.get() + data.len() as u64).min(base + piece.size);
+        if start < end {
+            let host = piece.start.wrapping_add(start - base);
+            let from = (start - at.get()) as usize;
+            if let Some(part) = data.get(from..from + (end - start) as usize) {
+                memory::store(host, part);
+                memory::clean(host, part.len() as u64);
+            }
+        }
+        base += piece.size;
+    }
+}
+
+/// Which CPU runs which vCPUs.
+pub fn distribute(domains: &'static [Domain]) {
+    for index in 0..cpu::MAX_CPUS {
+        let members = domains
+            .iter()
+            .flat_map(|domain| domain.vcpus.iter().map(move |vcpu| super::schedule::Member { domain, vcpu }))
+            .filter(|member| member.vcpu.cpu == index)
+            .collect();
+        super::schedule::assign(index, members);
+    }
+}
+
+/// Lets the first vCPU of a domain run.
+pub fn start(domain: &Domain) {
+    domain.set_life(Life::Running);
+    if let Some(first) = domain.vcpus.first() {
+        first.set_activity(super::domain::Activity::Ready);
+        first.wake();
+    }
+}

@@ -1,0 +1,69 @@
+//! The running system: domains on CPUs, coprocessors between them.
+//!
+//! This is where the two halves meet: exits come in from `arch`, the library decides, `arch` carries it out. There is no
+//! `unsafe` here.
+//!
+//! # Locks
+//! Interrupts are always masked at EL2, so a lock is never taken twice on one CPU by an interrupt. A thread of execution
+//! takes locks only downwards in this list:
+//!
+//! 1. the console: commands are carried out under it
+//! 2. `Instance::core`: one coprocessor's framework and its device
+//! 3. `Domain::power`
+//! 4. `Domain::pci`: one domain's PCI functions
+//! 5. `Domain::uart`
+//! 6. `Domain::stage2`: one domain's tables
+//! 7. `Domain::vgic`
+//! 8. `Vcpu::lists`: one vCPU's list registers
+//! 9. the IOMMU ([`boot::iommu`])
+//! 10. the physical PCI configuration space ([`boot::config_space`])
+//! 11. `System::gic`
+//! 12. [`FRAMES`]
+//! 13. the buffer of messages: so that a message may be logged under any lock
+#![deny(unsafe_code)]
+
+pub mod boot;
+pub mod console;
+pub mod domain;
+pub mod exit;
+pub mod interrupts;
+pub mod load;
+pub mod management;
+pub mod pci;
+pub mod schedule;
+pub mod sharing;
+pub mod smmu;
+pub mod start;
+pub mod tables;
+
+use crate::arch;
+use alloc::vec::Vec;
+use hypervisor::config::machine::Machine;
+use hypervisor::memory::frames::Frames;
+use spin::{Mutex, Once};
+
+/// Everything that exists once.
+pub struct System {
+    /// What the machine has.
+    pub machine: Machine,
+    /// The interrupt controller.
+    pub gic: Mutex<arch::gic::Gic>,
+    /// The shared coprocessors.
+    pub instances: Vec<sharing::Instance>,
+    /// The domains that were created.
+    pub domains: Vec<domain::Domain>,
+}
+
+static SYSTEM: Once<System> = Once::new();
+/// Free memory: exists before the system does.
+pub static FRAMES: Mutex<Frames> = Mutex::new(Frames::new());
+
+/// Makes the system known to all CPUs.
+pub fn publish(system: System) -> &'static System {
+    SYSTEM.call_once(|| system)
+}
+
+/// The system, once it is complete.
+pub fn get() -> Option<&'static System> {
+    SYSTEM.get()
+}

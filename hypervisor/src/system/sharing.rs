@@ -1,0 +1,431 @@
+//! Where the sharing framework meets this machine: each coprocessor with its device, interrupt, stream and domains.
+
+use super::domain::{Activity, Domain, Vcpu};
+use super::exit::Answer;
+use super::schedule;
+use crate::arch::cpu;
+use crate::arch::mmio::Region;
+use crate::arch::timer;
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+use coproc_core::address::HostPhysical;
+use coproc_core::coproc::{Coproc, Outcome};
+use coproc_core::driver::{Hardware, Step, Window};
+use coproc_core::environment::{Environment, Event, Stream};
+use coproc_core::id::{CoprocId, DomainId, SpaceId, StreamId, VcoprocId};
+use coproc_core::iommu::{Faults, IommuError, Target};
+use coproc_core::register::{Access, Width};
+use coproc_core::time::{Duration, Instant};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use hypervisor::vpci::{self, FunctionAddress};
+use platforms::translation::Stage2Attributes;
+use spin::Mutex;
+
+const NEVER: u64 = u64::MAX;
+/// A domain's IOMMU faults are told at most this often.
+const FAULT_MESSAGES: Duration = Duration::from_secs(1);
+
+/// What is behind a PCI slot of a domain.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// Index of the coprocessor in [`super::System::instances`].
+    pub instance: usize,
+    /// The domain's instance of it.
+    pub who: VcoprocId,
+    /// Its slot.
+    pub slot: u8,
+    /// Its interrupt pin: 1 for INTA.
+    pub pin: u8,
+}
+
+/// One domain's part in a coprocessor, as the hypervisor keeps it.
+pub struct Share {
+    /// Which.
+    pub who: VcoprocId,
+    /// Whose.
+    pub domain: DomainId,
+    /// Slot of the function on the domain's bus.
+    pub slot: u8,
+    /// What the IOMMU lets the device reach while it works for the domain: the domain's RAM.
+    pub domain_space: SpaceId,
+    /// The same while its context is saved and restored: the save area.
+    pub save_space: Option<SpaceId>,
+    /// Where its windows are mapped now: (guest address, size).
+    mapped: ArrayVec<(u64, u64), 6>,
+    /// IOMMU faults not told yet, and when the last ones were.
+    untold: u64,
+    told: Instant,
+}
+
+impl Share {
+    /// A share with nothing mapped.
+    pub const fn new(
+        who: VcoprocId,
+        domain: DomainId,
+        slot: u8,
+        domain_space: SpaceId,
+        save_space: Option<SpaceId>,
+    ) -> Self {
+        Self {
+            who,
+            domain,
+            slot,
+            domain_space,
+            save_space,
+            mapped: ArrayVec::new_const(),
+            untold: 0,
+            told: Instant::from_nanos(0),
+        }
+    }
+}
+
+/// What is reached only together with the framework.
+pub struct Core {
+    /// The framework.
+    pub coproc: Coproc,
+    /// The machine's side of it.
+    pub side: Side,
+}
+
+/// The machine's side of one coprocessor.
+pub struct Side {
+    /// Registers, by window index.
+    pub registers: Registers,
+    /// Where each direct window is: index, physical address, size.
+    pub windows: Vec<(Window, HostPhysical)>,
+    /// The device.
+    pub function: FunctionAddress,
+    /// Its stream.
+    pub stream: StreamId,
+    /// The domains' parts.
+    pub shares: Vec<Share>,
+}
+
+/// One shared coprocessor.
+pub struct Instance {
+    /// Its id.
+    pub id: CoprocId,
+    /// Its physical interrupt.
+    pub interrupt: u32,
+    /// The framework and what belongs to it.
+    pub core: Mutex<Core>,
+    deadline: AtomicU64,
+    /// The CPU whose timer the deadline is in.
+    timer_cpu: AtomicUsize,
+}
+
+/// A coprocessor's registers as a driver sees them.
+pub struct Registers {
+    /// Mapped windows, by index.
+    pub regions: [Option<Region>; 6],
+}
+
+impl Hardware for Registers {
+    fn read(&mut self, window: usize, offset: u64, width: Width) -> u64 {
+        match self.regions.get(window) {
+            Some(Some(region)) => region.read(offset, width),
+            _ => width.mask(),
+        }
+    }
+
+    fn write(&mut self, window: usize, offset: u64, width: Width, value: u64) {
+        if let Some(Some(region)) = self.regions.get(window) {
+            region.write(offset, width, value);
+        }
+    }
+
+    fn now(&self) -> Instant {
+        timer::now()
+    }
+}
+
+impl Instance {
+    /// A coprocessor with its device; not started.
+    pub const fn new(id: CoprocId, interrupt: u32, coproc: Coproc, side: Side) -> Self {
+        Self {
+            id,
+            interrupt,
+            core: Mutex::new(Core { coproc, side }),
+            deadline: AtomicU64::new(NEVER),
+            timer_cpu: AtomicUsize::new(0),
+        }
+    }
+
+    /// Calls the framework with the machine's side of it.
+    pub fn with<R>(&self, call: impl FnOnce(&mut Coproc, &mut Machine<'_>) -> R) -> R {
+        let mut core = self.core.lock();
+        let Core { coproc, side } = &mut *core;
+        call(coproc, &mut Machine { side, deadline: &self.deadline, timer_cpu: &self.timer_cpu })
+    }
+}
+
+/// The [`Environment`] of one coprocessor.
+pub struct Machine<'a> {
+    side: &'a mut Side,
+    deadline: &'a AtomicU64,
+    timer_cpu: &'a AtomicUsize,
+}
+
+fn domain(id: DomainId) -> Option<&'static Domain> {
+    super::get()?.domains.iter().find(|domain| domain.id == id)
+}
+
+impl Machine<'_> {
+    fn share(&mut self, who: VcoprocId) -> Option<&mut Share> {
+        self.side.shares.iter_mut().find(|share| share.who == who)
+    }
+
+    fn owner(&self, who: VcoprocId) -> Option<&'static Domain> {
+        let share = self.side.shares.iter().find(|share| share.who == who)?;
+        domain(share.domain)
+    }
+
+    /// Changes the physical function through the configuration space.
+    fn configure<R>(&self, change: impl FnOnce(&mut super::pci::ConfigSpace, FunctionAddress) -> R) -> Option<R> {
+        let space = super::boot::config_space()?;
+        Some(change(&mut space.lock(), self.side.function))
+    }
+}
+
+impl Environment for Machine<'_> {
+    fn now(&self) -> Instant {
+        timer::now()
+    }
+
+    fn arm_timer(&mut self, at: Option<Instant>) {
+        self.timer_cpu.store(cpu::current().index(), Ordering::Relaxed);
+        self.deadline.store(at.map_or(NEVER, Instant::as_nanos), Ordering::Relaxed);
+        schedule::rearm();
+    }
+
+    fn hardware(&mut self) -> &mut dyn Hardware {
+        &mut self.side.registers
+    }
+
+    fn mask_interrupts(&mut self, masked: bool) {
+        self.configure(|space, function| vpci::set_interrupt_disable(space, function, masked));
+    }
+
+    fn interrupt_asserted(&mut self, _index: usize) -> bool {
+        self.configure(vpci::interrupt_status).unwrap_or(false)
+    }
+
+    fn interrupts_settled(&mut self) -> bool {
+        // The line is shared with other functions: what counts is that this one doesn't assert it.
+        !self.interrupt_asserted(0)
+    }
+
+    fn map_windows(&mut self, who: VcoprocId) -> bool {
+        let Some(domain) = self.owner(who) else {
+            return false;
+        };
+        let Some(slot) = self.share(who).map(|share| share.slot) else {
+            return false;
+        };
+        let mut mapped: ArrayVec<(u64, u64), 6> = ArrayVec::new();
+        let mut complete = true;
+        for (window, host) in self.side.windows.iter().filter(|(window, _)| window.direct) {
+            let address = domain.pci.lock().bus.bar_address(slot, window.index as u8);
+            let Some(address) = address else {
+                complete = false;
+                break;
+            };
+            let result = domain.stage2.lock().map(address, *host, window.size, Stage2Attributes::DEVICE.encode());
+            if let Err(error) = result {
+                log::error!("{who}: window {} can't be mapped at {address:#x}: {error}", window.name);
+                complete = false;
+                break;
+            }
+            let _ = mapped.try_push((address, window.size));
+        }
+        let complete = complete && !mapped.is_empty();
+        if let Some(share) = self.share(who) {
+            share.mapped = mapped;
+        }
+        if !complete {
+            self.unmap_windows(who);
+        }
+        complete
+    }
+
+    fn unmap_windows(&mut self, who: VcoprocId) {
+        let Some(domain) = self.owner(who) else {
+            return;
+        };
+        let Some(share) = self.share(who) else {
+            return;
+        };
+        for (address, size) in share.mapped.take() {
+            if let Err(error) = domain.stage2.lock().unmap(address, size) {
+                // Windows are whole mappings of their own, so nothing is split and no memory needed.
+                log::error!("{who}: window at {address:#x} can't be unmapped: {error}");
+            }
+        }
+    }
+
+    fn point_streams(&mut self, target: Stream) -> Result<(), IommuError> {
+        let target = match target {
+            Stream::Abort => Target::Abort,
+            Stream::Save(who) => {
+                let space = self.share(who).and_then(|share| share.save_space);
+                space.map_or(Target::Abort, Target::Space)
+            }
+            Stream::Domain(who) => {
+                self.share(who).map_or(Target::Abort, |share| Target::Space(share.domain_space))
+            }
+        };
+        match super::boot::iommu() {
+            Some(iommu) => iommu.lock().point(self.side.stream, target),
+            None => Err(IommuError::Hardware("there is no IOMMU")),
+        }
+    }
+
+    fn sync_streams(&mut self) -> Step {
+        match super::boot::iommu() {
+            Some(iommu) => iommu.lock().sync(),
+            None => Step::Done,
+        }
+    }
+
+    fn take_faults(&mut self) -> Option<Faults> {
+        let Some(iommu) = super::boot::iommu() else {
+            return Some(Faults::default());
+        };
+        let mut iommu = iommu.lock();
+        if iommu.collect_faults() {
+            return None;
+        }
+        Some(iommu.take_faults(self.side.stream))
+    }
+
+    fn set_interrupt(&mut self, who: VcoprocId, _index: usize, pending: bool) {
+        let slot = self.share(who).map(|share| share.slot);
+        if let (Some(slot), Some(domain)) = (slot, self.owner(who)) {
+            domain.set_function_pending(slot, pending);
+        }
+    }
+
+    fn release_parked(&mut self, who: VcoprocId) {
+        if let Some(domain) = self.owner(who) {
+            domain.release_parked();
+        }
+    }
+
+    fn notify(&mut self, who: VcoprocId, event: Event) {
+        let now = timer::now();
+        let Some(share) = self.share(who) else {
+            return;
+        };
+        let domain = share.domain;
+        match event {
+            Event::Faulted(why) => log::warn!("{domain}: {who} lost its coprocessor: {why}"),
+            Event::Quarantined(why) => log::error!("{domain}: {who}: its coprocessor is quarantined: {why}"),
+            Event::IommuFault(faults) => {
+                share.untold = share.untold.saturating_add(faults.count);
+                if share.told == Instant::from_nanos(0) || now.since(share.told) >= FAULT_MESSAGES {
+                    let kind = if faults.write { "write" } else { "read" };
+                    let address = faults.last.unwrap_or_default();
+                    let more = if faults.overflow { " or more" } else { "" };
+                    log::warn!(
+                        "{domain}: {who}: DMA outside its memory: {}{more} faults, last a {kind} at {address}",
+                        share.untold
+                    );
+                    share.untold = 0;
+                    share.told = now;
+                }
+            }
+        }
+    }
+}
+
+/// A domain's trapped access to a window.
+pub fn access(link: &Link, vcpu: &Vcpu, access: &Access) -> Answer {
+    let Some(instance) = instance(link) else {
+        return Answer::Abort;
+    };
+    instance.with(|coproc, machine| match coproc.access(machine, link.who, access) {
+        Outcome::Value(value) => Answer::Value(value),
+        Outcome::Retry => Answer::Retry,
+        Outcome::Park => {
+            // Under the coprocessor's lock: a release that comes right after must find the vCPU parked.
+            vcpu.set_activity(Activity::Parked);
+            Answer::Parked
+        }
+        Outcome::Fault => Answer::Abort,
+    })
+}
+
+fn instance(link: &Link) -> Option<&'static Instance> {
+    super::get()?.instances.get(link.instance)
+}
+
+/// The truth about a function's interrupt.
+pub fn interrupt_pending(link: &Link) -> bool {
+    instance(link)
+        .is_some_and(|instance| instance.with(|coproc, machine| coproc.interrupt_pending(machine, link.who, 0)))
+}
+
+/// The domain deactivated the interrupt, or changed its mask.
+pub fn resample(link: &Link) {
+    if let Some(instance) = instance(link) {
+        instance.with(|coproc, machine| coproc.resample(machine, link.who, 0));
+    }
+}
+
+/// The domain moved its windows, or switched their decoding.
+pub fn windows_changed(link: &Link) {
+    if let Some(instance) = instance(link) {
+        instance.with(|coproc, machine| coproc.windows_changed(machine, link.who));
+    }
+}
+
+/// A physical interrupt arrived; returns whether it is a coprocessor's.
+pub fn interrupt(intid: u32) -> bool {
+    let mut known = false;
+    for instance in super::get().map_or(&[][..], |system| &system.instances) {
+        if instance.interrupt == intid {
+            known = true;
+            instance.with(|coproc, machine| coproc.interrupt(machine, 0));
+        }
+    }
+    known
+}
+
+/// The IOMMU has records: every coprocessor takes its own.
+pub fn collect_faults() {
+    for instance in super::get().map_or(&[][..], |system| &system.instances) {
+        instance.with(|coproc, machine| coproc.collect_faults(machine));
+    }
+}
+
+/// The earliest deadline of a coprocessor that is in this CPU's timer.
+pub fn next_deadline() -> Option<Instant> {
+    let this = cpu::current().index();
+    let instances = super::get().map_or(&[][..], |system| &system.instances);
+    let earliest = instances
+        .iter()
+        .filter(|instance| instance.timer_cpu.load(Ordering::Relaxed) == this)
+        .map(|instance| instance.deadline.load(Ordering::Relaxed))
+        .min()?;
+    (earliest != NEVER).then(|| Instant::from_nanos(earliest))
+}
+
+/// Serves the coprocessors whose deadline in this CPU's timer has passed.
+pub fn timers(now: Instant) {
+    let this = cpu::current().index();
+    for instance in super::get().map_or(&[][..], |system| &system.instances) {
+        let due = || {
+            instance.timer_cpu.load(Ordering::Relaxed) == this
+                && instance.deadline.load(Ordering::Relaxed) <= now.as_nanos()
+        };
+        if due() {
+            instance.with(|coproc, machine| {
+                // Another CPU may have armed it anew while the lock was waited for.
+                if due() {
+                    machine.deadline.store(NEVER, Ordering::Relaxed);
+                    coproc.timer(machine);
+                }
+            });
+        }
+    }
+}

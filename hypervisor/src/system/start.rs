@@ -1,0 +1,445 @@
+//! From the device tree to running domains.
+
+use super::load::{self, Available, Workshop};
+use super::sharing::{Instance, Registers, Side};
+use super::{FRAMES, System, boot, console, interrupts, pci, schedule, smmu};
+use crate::arch::{self, context, cpu, gic, mmu, power, report, timer, uart};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use coproc_core::address::HostPhysical;
+use coproc_core::algorithm::Tuning;
+use coproc_core::coproc::{Coproc, Settings};
+use coproc_core::driver::Match;
+use coproc_core::id::CoprocId;
+use hypervisor::config::machine::{self, EnableMethod, Gic, Machine, PciHost, Trigger, UartKind, WindowKind};
+use hypervisor::config::{Configuration, CoprocConfig, DeviceLocator, Known, KnownName};
+use hypervisor::devicetree::{Error, Region, Tree};
+use hypervisor::vpci::{self, ConfigAccess, FunctionAddress, HostWindow, WindowAllocator};
+use platforms::iommu::smmuv3::{Setup, Smmu};
+use platforms::translation::Geometry;
+use spin::Mutex;
+
+/// VMIDs of the IOMMU's address spaces; the CPUs' stage 2 has those below.
+const IOMMU_VMIDS: core::ops::Range<u16> = 128..256;
+/// Bits of a domain's address: PCI's 64-bit window ends at 1 TiB.
+const DOMAIN_ADDRESS_BITS: u8 = 40;
+
+static ONLINE: AtomicUsize = AtomicUsize::new(0);
+static VTCR: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
+
+fn fatal(message: core::fmt::Arguments<'_>) -> ! {
+    console::flush();
+    report::emergency(format_args!("[baton] fatal: {message}\n[baton] nothing was started\n"));
+    report::halt()
+}
+
+/// The boot CPU comes here.
+pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
+    console::start_log();
+    let parsed = Tree::new(blob).and_then(|tree| Ok((Machine::from_tree(&tree)?, tree)));
+    let (machine, parsed) = match parsed {
+        Ok(parsed) => parsed,
+        // There is no console without a machine; the report goes to the one of a debugger.
+        Err(error) => fatal(format_args!("{error}")),
+    };
+    let ram: Vec<(u64, u64)> = machine.memory.iter().map(|region| (region.address, region.end())).collect();
+    if let Err(error) = mmu::initialise(image, context::physical_address_bits(), &ram) {
+        fatal(format_args!("EL2's translation tables: {error}"));
+    }
+    start_console(&machine);
+    timer::initialise();
+    log::info!("Baton {} on {} CPUs", env!("CARGO_PKG_VERSION"), machine.cpus.len());
+
+    let known = known_names();
+    let configuration = known.with(|known| Configuration::from_tree(&parsed, &machine, known));
+    for error in configuration.errors() {
+        log::error!("{error}");
+    }
+    for warning in &configuration.warnings {
+        log::warn!("{warning}");
+    }
+    take_memory(&machine, &configuration, tree, blob.len() as u64, image);
+
+    let mut gic = start_gic(&machine);
+    start_cpu(&mut gic, &machine);
+    mmu::invalidate_all_guests();
+    let online = start_secondaries(&machine);
+    start_iommu(&machine, &mut gic);
+    let (instances, available) = start_coprocs(&machine, &configuration, &mut gic);
+    let (geometry, _) = stage2_geometry();
+
+    let mut workshop = Workshop::new(&instances, &available, geometry, &online);
+    let mut domains = Vec::new();
+    for config in configuration.domains.iter().flatten() {
+        match workshop.create(config) {
+            Ok(domain) => domains.push(domain),
+            Err(error) => log::error!("{error}"),
+        }
+    }
+    for rejected in configuration.domains.iter().filter_map(|domain| domain.as_ref().err()) {
+        log::error!("{} is not created: {} mistakes", rejected.path, rejected.errors.len());
+    }
+    if let Some(uart) = &machine.uart
+        && let Some(interrupt) = uart.interrupt
+        && let Err(error) = gic.enable(interrupt.intid.0, false, cpu::current().affinity.load(Ordering::Relaxed))
+    {
+        log::warn!("{}: {error}; no input", uart.path);
+    }
+    let system = super::publish(System { machine, gic: Mutex::new(gic), instances, domains });
+    load::distribute(&system.domains);
+    let (used, heap) = arch::boot::heap_use();
+    log::info!(
+        "{} domains, {} coprocs; {} MiB free; heap {} of {} KiB",
+        system.domains.len(),
+        system.instances.len(),
+        FRAMES.lock().total() >> 20,
+        used >> 10,
+        heap >> 10
+    );
+    console::listen();
+    ONLINE.fetch_or(1 << 31, Ordering::SeqCst);
+    for domain in &system.domains {
+        log::info!("{}: starts ({})", domain.id, domain.path);
+        load::start(domain);
+    }
+    schedule::run()
+}
+
+/// The other CPUs come here.
+pub fn secondary(index: usize) -> ! {
+    timer::initialise();
+    ONLINE.fetch_or(1 << index, Ordering::SeqCst);
+    // Until the boot CPU has made the system; it takes a moment, once.
+    while ONLINE.load(Ordering::SeqCst) & 1 << 31 == 0 {
+        core::hint::spin_loop();
+    }
+    if let Some(system) = super::get() {
+        start_cpu(&mut system.gic.lock(), &system.machine);
+    }
+    schedule::run()
+}
+
+/// What every CPU does to itself.
+fn start_cpu(gic: &mut gic::Gic, machine: &Machine) {
+    let this = cpu::current();
+    let affinity = this.affinity.load(Ordering::Relaxed);
+    if let Err(error) = gic.initialise_cpu(affinity) {
+        fatal(format_args!("{error}"));
+    }
+    let timers = [machine.timer.hypervisor, machine.timer.virt, machine.gic.maintenance()];
+    for intid in timers.iter().map(|interrupt| interrupt.intid.0).chain([gic::KICK]) {
+        if let Err(error) = gic.enable(intid, false, affinity) {
+            fatal(format_args!("{error}"));
+        }
+    }
+    context::set_traps();
+    let (_, vtcr) = stage2_geometry();
+    mmu::set_stage2_control(vtcr);
+}
+
+fn stage2_geometry() -> (Geometry, u64) {
+    let pa_bits = context::physical_address_bits();
+    match Geometry::stage2(DOMAIN_ADDRESS_BITS.min(pa_bits), pa_bits) {
+        Ok(geometry) => {
+            let vtcr = platforms::translation::vtcr_el2(geometry);
+            VTCR.store(vtcr, Ordering::Relaxed);
+            (geometry, vtcr)
+        }
+        Err(error) => fatal(format_args!("stage 2: {error}")),
+    }
+}
+
+fn start_console(machine: &Machine) {
+    let Some(found) = &machine.uart else {
+        return;
+    };
+    if found.kind != UartKind::Pl011 {
+        return;
+    }
+    let registers = found.registers;
+    let Ok(region) = mmu::map_device(HostPhysical::new(registers.address), registers.size) else {
+        return;
+    };
+    report::use_console(region);
+    if let Some(uart) = uart::Pl011::new(region) {
+        console::start(uart);
+    }
+}
+
+struct KnownNames {
+    drivers: Vec<KnownName<'static>>,
+    schedulers: Vec<KnownName<'static>>,
+}
+
+impl KnownNames {
+    fn with<R>(&self, use_it: impl FnOnce(&Known<'_>) -> R) -> R {
+        use_it(&Known { drivers: &self.drivers, schedulers: &self.schedulers })
+    }
+}
+
+fn known_names() -> KnownNames {
+    let names = |known: &'static [(&'static str, &'static str, bool)]| {
+        known
+            .iter()
+            .map(|(name, feature, compiled_in)| KnownName { name, feature, compiled_in: *compiled_in })
+            .collect()
+    };
+    KnownNames { drivers: names(platforms::coproc::KNOWN), schedulers: names(sched_algos::KNOWN) }
+}
+
+fn take_memory(
+    machine: &Machine,
+    configuration: &Configuration,
+    tree: HostPhysical,
+    tree_size: u64,
+    image: HostPhysical,
+) {
+    let mut taken: Vec<Region> = configuration.module_regions().collect();
+    taken.push(Region { address: tree.get(), size: tree_size });
+    taken.push(Region { address: image.get(), size: mmu::image_size() });
+    let mut frames = FRAMES.lock();
+    for region in machine.free_memory(&taken) {
+        if let Err(error) = frames.add(HostPhysical::new(region.address), region.size) {
+            log::error!("memory at {:#x}: {error}", region.address);
+        }
+    }
+}
+
+fn start_gic(machine: &Machine) -> gic::Gic {
+    let Gic::V3(found) = &machine.gic else {
+        fatal(format_args!("the interrupt controller is a GICv2, which is not built yet; expected a GICv3"));
+    };
+    let map = |region: &Region| match mmu::map_device(HostPhysical::new(region.address), region.size) {
+        Ok(region) => region,
+        Err(error) => fatal(format_args!("the interrupt controller at {:#x}: {error}", region.address)),
+    };
+    let redistributors: ArrayVec<_, 8> = found.redistributors.iter().take(8).map(map).collect();
+    let mut gic = gic::Gic::new(map(&found.distributor), redistributors);
+    gic.initialise();
+    interrupts::identify(
+        machine.timer.hypervisor.intid.0,
+        machine.timer.virt.intid.0,
+        machine.gic.maintenance().intid.0,
+        machine.uart.as_ref().and_then(|uart| uart.interrupt).map_or(0, |interrupt| interrupt.intid.0),
+    );
+    gic
+}
+
+/// Starts the other CPUs; returns the indices of those that run, this one included.
+fn start_secondaries(machine: &Machine) -> Vec<usize> {
+    let this = cpu::current();
+    let own = this.affinity.load(Ordering::Relaxed);
+    // CPU 0 of Baton is the one that booted, wherever it stands in the tree.
+    let mut online = Vec::from([0]);
+    let conduit = machine.psci.map(|psci| match psci.conduit {
+        machine::Conduit::Smc => power::Conduit::Smc,
+        machine::Conduit::Hvc => power::Conduit::Hvc,
+    });
+    let others = machine.cpus.iter().filter(|cpu| cpu.mpidr != own);
+    for (index, found) in (1..cpu::MAX_CPUS).zip(others) {
+        let Some((entry, argument)) = arch::boot::prepare_secondary(index) else {
+            break;
+        };
+        let started = match (found.enable, conduit) {
+            (EnableMethod::Psci, Some(conduit)) => power::cpu_on(conduit, found.mpidr, entry, argument)
+                .map_err(|error| format!("PSCI CPU_ON: {error}")),
+            (EnableMethod::SpinTable { .. }, _) => Err("starting by spin table is not built yet".to_string()),
+            _ => Err("the device tree says no way to start it".to_string()),
+        };
+        if let Err(error) = started {
+            log::warn!("CPU {:#x} stays off: {error}", found.mpidr);
+            continue;
+        }
+        let limit = timer::now() + coproc_core::time::Duration::from_secs(1);
+        while ONLINE.load(Ordering::SeqCst) & 1 << index == 0 && timer::now() < limit {
+            core::hint::spin_loop();
+        }
+        if ONLINE.load(Ordering::SeqCst) & 1 << index == 0 {
+            log::warn!("CPU {:#x} was started but did not come", found.mpidr);
+        } else {
+            online.push(index);
+        }
+    }
+    online
+}
+
+fn start_iommu(machine: &Machine, gic: &mut gic::Gic) {
+    let Some(found) = machine.smmus.first() else {
+        log::warn!("no IOMMU: no coprocessor can be shared");
+        return;
+    };
+    let region = match mmu::map_device(HostPhysical::new(found.registers.address), found.registers.size) {
+        Ok(region) => region,
+        Err(error) => {
+            log::error!("{}: {error}", found.path);
+            return;
+        }
+    };
+    // All buses of a segment: 16 bits of requester id.
+    let setup = Setup::new(16, DOMAIN_ADDRESS_BITS, IOMMU_VMIDS);
+    match Smmu::new(smmu::Bus(region), setup) {
+        Ok(smmu) => boot::set_iommu(Box::new(smmu)),
+        Err(error) => {
+            log::error!("{}: {error}; no coprocessor can be shared", found.path);
+            return;
+        }
+    }
+    let event = found.event.or(found.combined);
+    let error = found.error.or(found.combined);
+    smmu::identify(event.map_or(0, |event| event.intid.0), error.map_or(0, |error| error.intid.0));
+    let affinity = cpu::current().affinity.load(Ordering::Relaxed);
+    for interrupt in [event, error].into_iter().flatten() {
+        if let Err(error) = gic.enable(interrupt.intid.0, interrupt.trigger == Trigger::Edge, affinity) {
+            log::error!("{}: {error}", found.path);
+        }
+    }
+}
+
+fn start_coprocs(
+    machine: &Machine,
+    configuration: &Configuration,
+    gic: &mut gic::Gic,
+) -> (Vec<Instance>, Vec<(CoprocId, Available)>) {
+    let mut instances = Vec::new();
+    let mut available = Vec::new();
+    let Some(host) = machine.pci_hosts.first() else {
+        for config in &configuration.coprocs {
+            log::error!("{}", config.device_absent());
+        }
+        return (instances, available);
+    };
+    let ecam = match mmu::map_device(HostPhysical::new(host.ecam.address), host.ecam.size) {
+        Ok(region) => region,
+        Err(error) => {
+            log::error!("{}: {error}", host.path);
+            return (instances, available);
+        }
+    };
+    boot::set_config_space(pci::ConfigSpace::new(ecam, host.first_bus));
+    silence_functions();
+    let windows = host.windows.iter().filter(|window| {
+        matches!(window.kind, WindowKind::Mem32 | WindowKind::Mem64)
+    });
+    let mut windows = WindowAllocator::new(windows.map(|window| HostWindow {
+        bus: window.pci_address,
+        host: HostPhysical::new(window.cpu.address),
+        size: window.cpu.size,
+    }));
+    for config in &configuration.coprocs {
+        match start_coproc(host, config, &mut windows, gic, instances.len()) {
+            Ok((instance, found)) => {
+                log::info!("{}: {} shared by {}", config.path, config.device, config.scheduler);
+                instances.push(instance);
+                available.push((config.id, found));
+            }
+            Err(error) => log::error!("{error}"),
+        }
+    }
+    (instances, available)
+}
+
+/// No function interrupts or masters the bus until somebody owns it.
+fn silence_functions() {
+    let Some(space) = boot::config_space() else {
+        return;
+    };
+    let mut space = space.lock();
+    for device in 0..32 {
+        for function in 0..8 {
+            let address = FunctionAddress { bus: 0, device, function };
+            if space.read32(address, 0) as u16 == u16::MAX {
+                continue;
+            }
+            // Header type 0 only: a bridge must go on mastering for what is behind it.
+            if space.read32(address, 0xc) >> 16 & 0x7f == 0 {
+                vpci::set_interrupt_disable(&mut *space, address, true);
+                vpci::set_bus_master(&mut *space, address, false);
+            }
+        }
+    }
+}
+
+fn start_coproc(
+    host: &PciHost,
+    config: &CoprocConfig,
+    allocator: &mut WindowAllocator,
+    gic: &mut gic::Gic,
+    index: usize,
+) -> Result<(Instance, Available), Error> {
+    let other = |found: alloc::string::String, expected: &'static str| {
+        Error::new(config.path.clone(), found, expected).property("device")
+    };
+    let DeviceLocator::Pci(function) = &config.device else {
+        return Err(other(config.device.to_string(), "a PCI function; other devices are not built yet"));
+    };
+    let address = FunctionAddress { bus: function.bus, device: function.device, function: function.function };
+    let Some(space) = boot::config_space() else {
+        return Err(config.device_absent());
+    };
+    let mut guard = space.lock();
+    let space = &mut *guard;
+    let description = vpci::describe(space, address).map_err(|error| match error {
+        vpci::PhysicalError::Absent(_) => config.device_absent(),
+        error => other(error.to_string(), "a usable PCI function"),
+    })?;
+    let driver = platforms::coproc::by_name(&config.driver)
+        .ok_or_else(|| other(config.driver.clone(), "a driver that is compiled in"))?;
+    let facts = driver.description();
+    let suits = facts.matches.iter().any(|found| {
+        matches!(found, Match::Pci { vendor, device } if *vendor == description.vendor && *device == description.device)
+    });
+    if !suits {
+        let found = format!("PCI device {:04x}:{:04x}", description.vendor, description.device);
+        return Err(config.device_unsuitable(found));
+    }
+    let (_, stream) = host
+        .stream(*function)
+        .filter(|_| boot::iommu().is_some())
+        .ok_or_else(|| other(format!("{}, which no IOMMU confines", config.device), "a device behind an IOMMU"))?;
+    let interrupt = host
+        .intx_interrupt(*function, description.interrupt_pin)
+        .ok_or_else(|| other(format!("{} without an interrupt", config.device), "an entry in interrupt-map"))?;
+    let placements = vpci::assign_bars(space, address, &description, allocator)
+        .map_err(|error| other(error.to_string(), "room in the host bridge's windows"))?;
+    let mut regions = [None; 6];
+    let mut windows = Vec::new();
+    for window in facts.windows {
+        let placed = placements.get(window.index).copied().flatten().filter(|placed| placed.size >= window.size);
+        let Some(placed) = placed else {
+            return Err(other(format!("BAR {} too small or absent", window.index), "the windows that the driver needs"));
+        };
+        let region = mmu::map_device(placed.address, placed.size)
+            .map_err(|error| other(error.to_string(), "mappable registers"))?;
+        if let Some(slot) = regions.get_mut(window.index) {
+            *slot = Some(region);
+        }
+        windows.push((*window, placed.address));
+    }
+    vpci::set_memory_decode(space, address, true);
+    vpci::set_bus_master(space, address, true);
+    drop(guard);
+
+    let defaults = Settings::of(&*driver);
+    let settings = Settings {
+        slice: config.slice.unwrap_or(defaults.slice),
+        refusal_bound: config.refusal_bound.unwrap_or(defaults.refusal_bound),
+    };
+    let algorithm = sched_algos::by_name(&config.scheduler, &Tuning { slice: settings.slice })
+        .ok_or_else(|| other(config.scheduler.clone(), "an algorithm that is compiled in"))?;
+    let save_area = facts.save_area;
+    let coproc = Coproc::new(config.id, driver, algorithm, settings, timer::now());
+    let side = Side { registers: Registers { regions }, windows, function: address, stream, shares: Vec::new() };
+    let instance = Instance::new(config.id, interrupt.intid.0, coproc, side);
+    instance
+        .with(|coproc, machine| coproc.start(machine))
+        .map_err(|error| other(format!("{}: {error}", config.device), "a device that the driver takes"))?;
+    let affinity = cpu::current().affinity.load(Ordering::Relaxed);
+    gic.enable(interrupt.intid.0, interrupt.trigger == Trigger::Edge, affinity)
+        .map_err(|error| other(error.to_string(), "an interrupt that exists"))?;
+    Ok((instance, Available { index, description, save_area, path: config.path.clone() }))
+}
+
