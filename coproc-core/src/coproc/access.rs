@@ -56,8 +56,15 @@ impl Coproc {
         who: VcoprocId,
         access: &Access,
     ) -> Outcome {
-        if !self.alive(who) {
+        let Some(v) = self.find_mut(who).filter(|v| v.alive()) else {
             return Outcome::Fault;
+        };
+        // It enters the queue at its first access; from then on at its doorbells, and whenever it has to wait.
+        if !core::mem::replace(&mut v.used, true) {
+            self.wake(env, who);
+            if !self.alive(who) {
+                return Outcome::Fault;
+            }
         }
         match self.state.place(who) {
             Place::Current => self.access_current(env, who, access),

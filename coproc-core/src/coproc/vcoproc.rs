@@ -20,6 +20,8 @@ pub(super) struct Vcoproc {
     pub(super) domain: DomainId,
     /// Has work, as the algorithm was told.
     pub(super) awake: bool,
+    /// Has accessed the device at least once.
+    pub(super) used: bool,
     /// A vCPU waits on an access.
     pub(super) parked: bool,
     /// Lost the device, and why.
@@ -35,6 +37,7 @@ impl Vcoproc {
             id,
             domain,
             awake: false,
+            used: false,
             parked: false,
             faulted: None,
             detaching: false,
