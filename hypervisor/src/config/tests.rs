@@ -436,11 +436,16 @@ fn pcie_hosts_with_mistakes_are_refused() {
         error(&host(&[0, 0x3000_0000, 0x10_0000], &|_| ())),
         "/pcie@30000000: reg: 0x100000 bytes of ECAM; expected 1 MiB for each of 2 buses"
     );
-    let iommu = error(&host(&[0, 0x3000_0000, 0x20_0000], &|fdt| {
-        cells(fdt, "iommu-map", &[0, 1, 0, 0x1_0000])
-    }));
+    let mapped = |phandle: u32| {
+        host(&[0, 0x3000_0000, 0x20_0000], &move |fdt| {
+            cells(fdt, "iommu-map", &[0, phandle, 0, 0x1_0000]);
+        })
+    };
+    // The GIC's phandle: an IOMMU of a kind that isn't driven counts as none.
+    assert_eq!(machine(&mapped(1)).pci_hosts[0].stream(function), None);
+    let dangling = error(&mapped(9));
     assert!(
-        iommu.starts_with("/pcie@30000000: iommu-map: /bus/gic@10000 as IOMMU; expected"),
-        "{iommu}"
+        dangling.starts_with("/pcie@30000000: iommu-map: phandle 0x9, which no node has"),
+        "{dangling}"
     );
 }
