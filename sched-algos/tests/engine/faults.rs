@@ -359,3 +359,21 @@ fn iommu_faults_are_the_outgoing_one_s() {
     assert_eq!(rig.counters(2).iommu_faults, 0);
     assert!(matches!(rig.bench.events[0], (who, Event::IommuFault(_)) if who == v(1)));
 }
+
+/// 13: a completion that no interrupt told of before the switch reaches its owner through its saved context, at once.
+#[test]
+fn a_drained_interrupt_is_delivered_from_the_saved_context() {
+    let mut rig = two(false);
+    rig.handlers = false;
+    rig.bench.device.job_time = 3 * SLICE.as_nanos();
+    rig.write(1, DOORBELL, 1);
+    rig.write(2, DOORBELL, 2);
+    rig.run(2 * SLICE.as_nanos());
+    assert!(matches!(rig.coproc.state(), State::Quiescing { .. }));
+    rig.bench.now += 2 * SLICE.as_nanos();
+    rig.coproc.timer(&mut rig.bench);
+    assert_eq!(rig.coproc.current(), Some(v(2)));
+    assert_eq!(rig.counters(1).interrupts, 0);
+    assert!(rig.bench.lines[&v(1)]);
+    assert!(!rig.bench.lines.get(&v(2)).copied().unwrap_or(false));
+}
