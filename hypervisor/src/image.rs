@@ -32,7 +32,9 @@ pub enum ImageError {
     #[error("is a big-endian image; expected little-endian")]
     BigEndian,
     /// Kernel, ramdisk and device tree need more RAM than the domain has.
-    #[error("needs {needed} MiB of RAM for kernel, ramdisk and device tree, the domain has {available} MiB")]
+    #[error(
+        "needs {needed} MiB of RAM for kernel, ramdisk and device tree, the domain has {available} MiB"
+    )]
     TooLarge {
         /// MiB needed.
         needed: u64,
@@ -76,8 +78,15 @@ impl Header {
         }
         let image_size = word(16).unwrap_or(0);
         // Kernels before 3.17 say 0, and mean the text_offset 0x80000.
-        let text_offset = if image_size == 0 { 0x8_0000 } else { word(8).unwrap_or(0) };
-        Ok(Self { text_offset, size: image_size.max(file.len() as u64) })
+        let text_offset = if image_size == 0 {
+            0x8_0000
+        } else {
+            word(8).unwrap_or(0)
+        };
+        Ok(Self {
+            text_offset,
+            size: image_size.max(file.len() as u64),
+        })
     }
 }
 
@@ -96,12 +105,22 @@ pub struct Placement {
 ///
 /// # Errors
 /// [`ImageError::TooLarge`].
-pub fn place(header: &Header, ramdisk: Option<u64>, ram: GuestPhysical, size: u64) -> Result<Placement, ImageError> {
+pub fn place(
+    header: &Header,
+    ramdisk: Option<u64>,
+    ram: GuestPhysical,
+    size: u64,
+) -> Result<Placement, ImageError> {
     let available = size >> 20;
-    let too_large = |bytes: u64| ImageError::TooLarge { needed: bytes.div_ceil(1 << 20), available };
+    let too_large = |bytes: u64| ImageError::TooLarge {
+        needed: bytes.div_ceil(1 << 20),
+        available,
+    };
     let kernel = TREE_SPACE.saturating_add(header.text_offset);
     let kernel_end = kernel.saturating_add(header.size);
-    let initrd = kernel_end.checked_next_multiple_of(MIB2).ok_or(too_large(kernel_end))?;
+    let initrd = kernel_end
+        .checked_next_multiple_of(MIB2)
+        .ok_or(too_large(kernel_end))?;
     let end = match ramdisk {
         Some(bytes) => initrd.saturating_add(bytes),
         None => kernel_end,
@@ -144,22 +163,51 @@ mod tests {
     #[test]
     fn old_kernels_have_their_offset() {
         let header = Header::read(&image(0, 0, 0, 4096)).unwrap();
-        assert_eq!(header, Header { text_offset: 0x8_0000, size: 4096 });
+        assert_eq!(
+            header,
+            Header {
+                text_offset: 0x8_0000,
+                size: 4096
+            }
+        );
     }
 
     #[test]
     fn what_is_no_image_is_named() {
         let text = alloc::format!("{}", Header::read(&[0x1f, 0x8b, 8, 0]).unwrap_err());
         assert!(text.contains("gzip"), "{text}");
-        assert_eq!(Header::read(&image(0, 4096, 1, 4096)), Err(ImageError::BigEndian));
+        assert_eq!(
+            Header::read(&image(0, 4096, 1, 4096)),
+            Err(ImageError::BigEndian)
+        );
         assert!(Header::read(&[]).is_err());
     }
 
     #[test]
     fn what_does_not_fit_says_how_much_is_needed() {
-        let header = Header { text_offset: 0, size: 30 << 20 };
+        let header = Header {
+            text_offset: 0,
+            size: 30 << 20,
+        };
         let error = place(&header, Some(5 << 20), RAM, 32 << 20).unwrap_err();
-        assert_eq!(error, ImageError::TooLarge { needed: 37, available: 32 });
-        assert!(place(&Header { text_offset: u64::MAX, size: u64::MAX }, None, RAM, 1 << 30).is_err());
+        assert_eq!(
+            error,
+            ImageError::TooLarge {
+                needed: 37,
+                available: 32
+            }
+        );
+        assert!(
+            place(
+                &Header {
+                    text_offset: u64::MAX,
+                    size: u64::MAX
+                },
+                None,
+                RAM,
+                1 << 30
+            )
+            .is_err()
+        );
     }
 }

@@ -7,14 +7,14 @@
 
 extern crate alloc;
 
-pub mod console;
-pub mod psci;
-pub mod vpci;
-pub mod vpl011;
-pub mod vgic;
-pub mod memory;
-pub mod trap;
 pub mod config;
+pub mod console;
 pub mod devicetree;
 pub mod guest_tree;
 pub mod image;
+pub mod memory;
+pub mod psci;
+pub mod trap;
+pub mod vgic;
+pub mod vpci;
+pub mod vpl011;

@@ -12,5 +12,7 @@ mod system;
 /// On a host there is nothing to run.
 #[cfg(not(target_os = "none"))]
 fn main() {
-    eprintln!("baton is a program for EL2 of an AArch64 machine: `cargo xtask demo` builds and boots it");
+    eprintln!(
+        "baton is a program for EL2 of an AArch64 machine: `cargo xtask demo` builds and boots it"
+    );
 }

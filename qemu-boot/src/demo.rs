@@ -23,6 +23,8 @@ use crate::timeline;
 
 /// Typed to switch the console's input to Baton: Ctrl-A three times.
 pub const ESCAPE: &str = "\x01\x01\x01";
+/// Most domains that the input is passed through on its way to Baton.
+const MAX_DOMAINS: usize = 16;
 /// What a terminal sends for the Enter key.
 pub const ENTER: &str = "\r";
 /// A command on Baton's console answers within this.
@@ -101,12 +103,29 @@ pub fn shared(artifacts: &Artifacts, options: &Options) -> Result<()> {
     verdict(&check(&results, &names, options.jobs, Some(&report)))
 }
 
-/// Switches the console's input to Baton, from wherever it is.
+/// Switches the console's input to Baton, from wherever it is: each escape moves it on by one, and Baton says to whom.
 ///
 /// # Errors
-/// If QEMU no longer reads.
+/// If QEMU no longer reads, or Baton doesn't say that it has the input.
 pub fn enter_baton(console: &Console) -> Result<()> {
-    console.send(ESCAPE)
+    for _ in 0..=MAX_DOMAINS {
+        let mark = console.mark();
+        console.send(ESCAPE)?;
+        let (_, arrived) = console.wait_map(mark, "who gets the input", ANSWER, |line| {
+            let (Origin::Baton, text) = split_tag(line) else {
+                return None;
+            };
+            let target = text.trim().split("input to ").nth(1)?;
+            Some(target == "baton")
+        })?;
+        if arrived {
+            return Ok(());
+        }
+    }
+    bail!(
+        "after {} escapes the input still isn't Baton's",
+        MAX_DOMAINS + 1
+    )
 }
 
 /// Types a command at Baton's console (which has the input, see [`enter_baton`]) and gives the

@@ -3,8 +3,8 @@
 use super::registers::{isb, write};
 use super::{cpu, memory, mmu};
 use buddy_system_allocator::LockedHeap;
-use core::cell::UnsafeCell;
 use coproc_core::address::HostPhysical;
+use core::cell::UnsafeCell;
 
 const HEAP: usize = 4 << 20;
 
@@ -36,8 +36,15 @@ struct SecondaryBoots(UnsafeCell<[SecondaryBoot; cpu::MAX_CPUS]>);
 // SAFETY: each entry is written by the boot CPU before it starts the CPU that reads it.
 unsafe impl Sync for SecondaryBoots {}
 
-static SECONDARIES: SecondaryBoots =
-    SecondaryBoots(UnsafeCell::new([const { SecondaryBoot { tables: 0, stack: 0, index: 0 } }; cpu::MAX_CPUS]));
+static SECONDARIES: SecondaryBoots = SecondaryBoots(UnsafeCell::new(
+    [const {
+        SecondaryBoot {
+            tables: 0,
+            stack: 0,
+            index: 0,
+        }
+    }; cpu::MAX_CPUS],
+));
 
 unsafe extern "C" {
     static baton_vectors: u8;

@@ -44,7 +44,11 @@ unsafe impl Sync for RegisterFile {}
 impl RegisterFile {
     /// All zero.
     pub const fn new() -> Self {
-        Self(UnsafeCell::new(Registers { x: [0; 31], elr: 0, spsr: 0 }))
+        Self(UnsafeCell::new(Registers {
+            x: [0; 31],
+            elr: 0,
+            spsr: 0,
+        }))
     }
 
     /// What the vectors load from and save to.
@@ -54,7 +58,11 @@ impl RegisterFile {
 
     /// Sets a vCPU that is off to its first instruction: EL1h, everything masked, `x0` given.
     pub fn start_at(&self, entry: u64, x0: u64) {
-        let mut registers = Registers { elr: entry, spsr: 0x3c5, ..Registers::default() };
+        let mut registers = Registers {
+            elr: entry,
+            spsr: 0x3c5,
+            ..Registers::default()
+        };
         registers.set(0, x0);
         // SAFETY: see `Sync`: a vCPU that is off runs nowhere.
         unsafe { *self.0.get() = registers };
@@ -147,7 +155,11 @@ pub fn write_lists(lists: &ListRegisters, which: u16) {
 /// ICH_HCR_EL2: virtual CPU interface on, EOIcount 0, and these maintenance interrupts. With entries not present in list
 /// registers the guest's ICC_DIR_EL1 traps, too (TDIR).
 pub fn set_interface_control(maintenance: Maintenance) {
-    let deactivation = if maintenance.entry_not_present { 1 << 14 } else { 0 };
+    let deactivation = if maintenance.entry_not_present {
+        1 << 14
+    } else {
+        0
+    };
     write!("ich_hcr_el2", 1 | maintenance.hcr_bits() | deactivation);
 }
 
@@ -265,7 +277,10 @@ impl Context {
 }
 
 fn reset_registers() -> SystemRegisters {
-    SystemRegisters { sctlr: 0x30d0_0800, ..SystemRegisters::default() }
+    SystemRegisters {
+        sctlr: 0x30d0_0800,
+        ..SystemRegisters::default()
+    }
 }
 
 /// Number of ICH_AP1R registers: ICH_VTR_EL2.PREbits 5 has one, 6 two, 7 four.
@@ -279,7 +294,11 @@ fn priority_groups() -> u32 {
 
 /// Gives the running guest an exception; its registers are changed to go on at its vector.
 pub fn inject(registers: &mut Registers, exception: Exception) {
-    let before = Before { pc: registers.elr, pstate: registers.spsr, vbar: read!("vbar_el1") };
+    let before = Before {
+        pc: registers.elr,
+        pstate: registers.spsr,
+        vbar: read!("vbar_el1"),
+    };
     let after = inject::take(exception, before);
     write!("elr_el1", after.elr);
     write!("spsr_el1", after.spsr);
@@ -358,7 +377,10 @@ pub fn set_traps() {
     const TACR: u64 = 1 << 21;
     const TSW: u64 = 1 << 22;
     const RW: u64 = 1 << 31;
-    write!("hcr_el2", VM | FMO | IMO | AMO | FB | BSU_IS | TWI | TID3 | TSC | TIDCP | TACR | TSW | RW);
+    write!(
+        "hcr_el2",
+        VM | FMO | IMO | AMO | FB | BSU_IS | TWI | TID3 | TSC | TIDCP | TACR | TSW | RW
+    );
     write!("cptr_el2", 0x32ff | 1 << 8);
     let counters = (read!("pmcr_el0") >> 11) & 0x1f;
     write!("mdcr_el2", counters | 1 << 6 | 1 << 5);

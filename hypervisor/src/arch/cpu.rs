@@ -77,7 +77,8 @@ pub fn adopt(index: usize) {
     let cpu = &CPUS[index];
     // SAFETY: only this CPU writes its own cell, here, before it takes any exception.
     unsafe { *cpu.fault_stack.get() = stack_top(index, true) };
-    cpu.affinity.store(read!("mpidr_el1") & 0xff_00ff_ffff, Ordering::Relaxed);
+    cpu.affinity
+        .store(read!("mpidr_el1") & 0xff_00ff_ffff, Ordering::Relaxed);
     write!("tpidr_el2", core::ptr::from_ref(cpu) as u64);
 }
 

@@ -6,7 +6,7 @@
 use super::mmio::Region;
 use super::registers::{dsb_ishst, isb, read, write};
 use arm_gic::gicv3::registers::{Gicd, GicrSgi};
-use arm_gic::gicv3::{Group, GicDistributor, GicRedistributor, SgiTarget, SgiTargetGroup};
+use arm_gic::gicv3::{GicDistributor, GicRedistributor, Group, SgiTarget, SgiTargetGroup};
 use arm_gic::{IntId, InterruptGroup, Trigger};
 use core::ptr::NonNull;
 use safe_mmio::UniqueMmioPointer;
@@ -46,13 +46,18 @@ fn interrupt(intid: u32) -> Result<IntId, GicError> {
 impl Gic {
     /// The GIC with these mapped regions.
     pub fn new(distributor: Region, redistributors: arrayvec::ArrayVec<Region, 8>) -> Self {
-        Self { distributor, redistributors }
+        Self {
+            distributor,
+            redistributors,
+        }
     }
 
     fn distributor(&mut self) -> Option<GicDistributor<'_>> {
         let pointer = NonNull::new(self.distributor.virtual_address() as *mut Gicd)?;
         // SAFETY: the region is mapped as device memory for as long as Baton runs, and `&mut self` makes this the only user.
-        Some(GicDistributor::new(unsafe { UniqueMmioPointer::new(pointer) }))
+        Some(GicDistributor::new(unsafe {
+            UniqueMmioPointer::new(pointer)
+        }))
     }
 
     /// The control frame of the redistributor that belongs to this CPU affinity.
@@ -60,7 +65,8 @@ impl Gic {
         for region in &self.redistributors {
             let mut offset = 0;
             while offset + REDISTRIBUTOR <= region.size() {
-                let typer = u64::from(region.read32(offset + 8)) | u64::from(region.read32(offset + 12)) << 32;
+                let typer = u64::from(region.read32(offset + 8))
+                    | u64::from(region.read32(offset + 12)) << 32;
                 let found = typer >> 32;
                 let wanted = (affinity >> 32 & 0xff) << 24 | affinity & 0xff_ffff;
                 if found == wanted {
@@ -70,7 +76,11 @@ impl Gic {
                     break;
                 }
                 // GICv4 redistributors (VLPIS) have two frames more.
-                offset += if typer & 2 != 0 { 2 * REDISTRIBUTOR } else { REDISTRIBUTOR };
+                offset += if typer & 2 != 0 {
+                    2 * REDISTRIBUTOR
+                } else {
+                    REDISTRIBUTOR
+                };
             }
         }
         Err(GicError::NoRedistributor(affinity))
@@ -79,9 +89,12 @@ impl Gic {
     fn redistributor(&mut self, affinity: u64) -> Result<GicRedistributor<'_>, GicError> {
         let (region, offset) = self.redistributor_frame(affinity)?;
         let address = region.virtual_address() + offset as usize;
-        let pointer = NonNull::new(address as *mut GicrSgi).ok_or(GicError::NoRedistributor(affinity))?;
+        let pointer =
+            NonNull::new(address as *mut GicrSgi).ok_or(GicError::NoRedistributor(affinity))?;
         // SAFETY: as for the distributor; the frame lies within the mapped region.
-        Ok(GicRedistributor::new(unsafe { UniqueMmioPointer::new(pointer) }))
+        Ok(GicRedistributor::new(unsafe {
+            UniqueMmioPointer::new(pointer)
+        }))
     }
 
     /// Resets the distributor: everything disabled, group 1, affinity routing on.
@@ -132,7 +145,9 @@ impl Gic {
         let bad = |_| GicError::NoInterrupt(intid);
         if intid < 32 {
             let mut redistributor = self.redistributor(affinity)?;
-            redistributor.set_interrupt_priority(id, PRIORITY).map_err(bad)?;
+            redistributor
+                .set_interrupt_priority(id, PRIORITY)
+                .map_err(bad)?;
             redistributor.set_group(id, Group::Group1NS).map_err(bad)?;
             if intid >= 16 {
                 redistributor.set_trigger(id, trigger).map_err(bad)?;
@@ -140,21 +155,14 @@ impl Gic {
             redistributor.enable_interrupt(id, true).map_err(bad)
         } else {
             let mut distributor = self.distributor().ok_or(GicError::NoInterrupt(intid))?;
-            distributor.set_interrupt_priority(id, PRIORITY).map_err(bad)?;
+            distributor
+                .set_interrupt_priority(id, PRIORITY)
+                .map_err(bad)?;
             distributor.set_group(id, Group::Group1NS).map_err(bad)?;
             distributor.set_trigger(id, trigger).map_err(bad)?;
             distributor.set_routing(id, Some(affinity)).map_err(bad)?;
             distributor.enable_interrupt(id, true).map_err(bad)
         }
-    }
-
-    /// Whether a shared interrupt is pending or active in the distributor.
-    pub fn in_flight(&self, intid: u32) -> bool {
-        let word = u64::from(intid / 32) * 4;
-        let bit = 1 << (intid % 32);
-        let pending = self.distributor.read32(0x200 + word);
-        let active = self.distributor.read32(0x300 + word);
-        (pending | active) & bit != 0
     }
 
     /// Whether a private interrupt of the CPU with this affinity is active.
@@ -176,7 +184,8 @@ impl Gic {
 
 /// Acknowledges the most urgent pending interrupt of this CPU, if there is one. It is active from here on.
 pub fn acknowledge() -> Option<u32> {
-    arm_gic::gicv3::GicCpuInterface::get_and_acknowledge_interrupt(InterruptGroup::Group1).map(IntId::raw_value)
+    arm_gic::gicv3::GicCpuInterface::get_and_acknowledge_interrupt(InterruptGroup::Group1)
+        .map(IntId::raw_value)
 }
 
 /// Drops the running priority: the next interrupt can be acknowledged. The interrupt stays active.
@@ -201,6 +210,10 @@ pub fn kick(affinity: u64) {
         target_list: 1 << (affinity & 0xf),
     };
     // An error means that KICK isn't an SGI, which it is.
-    let _ = arm_gic::gicv3::GicCpuInterface::send_sgi(IntId::sgi(KICK), target, SgiTargetGroup::CurrentGroup1);
+    let _ = arm_gic::gicv3::GicCpuInterface::send_sgi(
+        IntId::sgi(KICK),
+        target,
+        SgiTargetGroup::CurrentGroup1,
+    );
     isb(); // sent before what follows, for instance sleeping
 }

@@ -7,8 +7,8 @@
 use super::mmu::DIRECT_BASE;
 use super::registers::{dsb_ishst, dsb_sy};
 use arrayvec::ArrayVec;
-use core::arch::asm;
 use coproc_core::address::HostPhysical;
+use core::arch::asm;
 use spin::Once;
 
 /// Ranges of RAM that the linear mapping has.

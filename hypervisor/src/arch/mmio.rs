@@ -3,9 +3,9 @@
 //! Reads and writes are single instructions of exactly the width asked for: a compiler-chosen addressing mode with
 //! write-back couldn't be emulated by a hypervisor below us, and Rust's volatile accesses don't promise a form.
 
-use core::arch::asm;
 use coproc_core::address::HostPhysical;
 use coproc_core::register::Width;
+use core::arch::asm;
 
 /// A mapped range of device registers.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,10 @@ pub struct Region {
 impl Region {
     /// The region at `physical`, `size` bytes, once `mmu` mapped it at `virtual_address` as device memory.
     pub(super) const fn new(virtual_address: usize, size: usize) -> Self {
-        Self { base: virtual_address, size }
+        Self {
+            base: virtual_address,
+            size,
+        }
     }
 
     /// Size in bytes.
@@ -47,10 +50,18 @@ impl Region {
         // SAFETY: `at` checked that the access lies within a region mapped as device memory for as long as Baton runs.
         unsafe {
             match width {
-                Width::Byte => asm!("ldrb {v:w}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
-                Width::Half => asm!("ldrh {v:w}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
-                Width::Word => asm!("ldr {v:w}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
-                Width::Double => asm!("ldr {v}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
+                Width::Byte => {
+                    asm!("ldrb {v:w}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags))
+                }
+                Width::Half => {
+                    asm!("ldrh {v:w}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags))
+                }
+                Width::Word => {
+                    asm!("ldr {v:w}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags))
+                }
+                Width::Double => {
+                    asm!("ldr {v}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags))
+                }
             }
         }
         value & width.mask()
@@ -65,10 +76,18 @@ impl Region {
         // SAFETY: as for `read`; that the device does no harm with the value is what the IOMMU is for.
         unsafe {
             match width {
-                Width::Byte => asm!("strb {v:w}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
-                Width::Half => asm!("strh {v:w}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
-                Width::Word => asm!("str {v:w}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
-                Width::Double => asm!("str {v}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags)),
+                Width::Byte => {
+                    asm!("strb {v:w}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags))
+                }
+                Width::Half => {
+                    asm!("strh {v:w}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags))
+                }
+                Width::Word => {
+                    asm!("str {v:w}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags))
+                }
+                Width::Double => {
+                    asm!("str {v}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags))
+                }
             }
         }
     }

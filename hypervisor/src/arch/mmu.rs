@@ -10,11 +10,12 @@ use super::mmio::{Region, device_address};
 use super::registers::{isb, write};
 use aarch64_cpu::registers::{Readable, VTTBR_EL2, Writeable};
 use arrayvec::ArrayVec;
+use coproc_core::address::{HostPhysical, PAGE_SIZE};
 use core::arch::asm;
 use core::cell::UnsafeCell;
-use coproc_core::address::{HostPhysical, PAGE_SIZE};
 use platforms::translation::{
-    Geometry, Shareability, Stage1Access, Stage1Attributes, TableMemory, TranslationError, TranslationTable,
+    Geometry, Shareability, Stage1Access, Stage1Attributes, TableMemory, TranslationError,
+    TranslationTable,
 };
 use spin::{Mutex, Once};
 
@@ -42,7 +43,10 @@ struct Tables {
 
 impl Tables {
     fn frame(&self, index: usize) -> HostPhysical {
-        physical(self.image, POOL.0.get() as usize + index * PAGE_SIZE as usize)
+        physical(
+            self.image,
+            POOL.0.get() as usize + index * PAGE_SIZE as usize,
+        )
     }
 
     fn word(&self, address: HostPhysical) -> Option<*mut u64> {
@@ -70,7 +74,8 @@ impl TableMemory for Tables {
 
     fn read(&self, descriptor: HostPhysical) -> u64 {
         // SAFETY: `word` checked that it lies in the pool and is aligned.
-        self.word(descriptor).map_or(0, |word| unsafe { word.read_volatile() })
+        self.word(descriptor)
+            .map_or(0, |word| unsafe { word.read_volatile() })
     }
 
     fn write(&mut self, descriptor: HostPhysical, value: u64) {
@@ -129,13 +134,16 @@ pub fn map_tree_early(image: HostPhysical, tree: HostPhysical) {
         let l0 = (&raw mut boot_l0).cast::<u64>();
         let l1 = (&raw mut boot_tree_l1).cast::<u64>();
         let l2 = (&raw mut boot_tree_l2).cast::<u64>();
-        l0.add((linear >> 39 & 511) as usize).write_volatile(table(l1));
-        l1.add((linear >> 30 & 511) as usize).write_volatile(table(l2));
+        l0.add((linear >> 39 & 511) as usize)
+            .write_volatile(table(l1));
+        l1.add((linear >> 30 & 511) as usize)
+            .write_volatile(table(l2));
         for block in 0..2 {
             let index = (linear >> 21 & 511) + block;
             if index < 512 {
                 // Normal, inner shareable, accessed, read-only, never executed.
-                l2.add(index as usize).write_volatile((start + block * BLOCK) | 0x7c1 | 1 << 54);
+                l2.add(index as usize)
+                    .write_volatile((start + block * BLOCK) | 0x7c1 | 1 << 54);
             }
         }
     }
@@ -148,12 +156,22 @@ pub fn map_tree_early(image: HostPhysical, tree: HostPhysical) {
 ///
 /// # Errors
 /// [`TranslationError`] if the pool is too small or ranges overlap.
-pub fn initialise(image: HostPhysical, pa_bits: u8, ram: &[(u64, u64)]) -> Result<(), TranslationError> {
+pub fn initialise(
+    image: HostPhysical,
+    pa_bits: u8,
+    ram: &[(u64, u64)],
+) -> Result<(), TranslationError> {
     let mut tables = Tables { next: 0, image };
     let geometry = Geometry::stage1(48, pa_bits)?;
     let mut table = TranslationTable::new(&mut tables, geometry)?;
     let attributes = |access, execute| {
-        Stage1Attributes { index: 0, access, shareability: Shareability::Inner, execute }.encode()
+        Stage1Attributes {
+            index: 0,
+            access,
+            shareability: Shareability::Inner,
+            execute,
+        }
+        .encode()
     };
     let code = attributes(Stage1Access::ReadOnly, true);
     let constant = attributes(Stage1Access::ReadOnly, false);
@@ -164,10 +182,20 @@ pub fn initialise(image: HostPhysical, pa_bits: u8, ram: &[(u64, u64)]) -> Resul
         if from == to {
             return Ok(());
         }
-        table.map(&mut tables, from as u64, physical(image, from), (to - from) as u64, attributes)
+        table.map(
+            &mut tables,
+            from as u64,
+            physical(image, from),
+            (to - from) as u64,
+            attributes,
+        )
     };
     map(start, address_of(&raw const _text_end), code)?;
-    map(address_of(&raw const _text_end), address_of(&raw const _rodata_end), constant)?;
+    map(
+        address_of(&raw const _text_end),
+        address_of(&raw const _rodata_end),
+        constant,
+    )?;
     let mut from = address_of(&raw const _rodata_end);
     for guard in cpu::guard_pages() {
         map(from, guard, data)?;
@@ -187,7 +215,13 @@ pub fn initialise(image: HostPhysical, pa_bits: u8, ram: &[(u64, u64)]) -> Resul
             let to = to & !(PAGE_SIZE - 1);
             if from < to {
                 let linear = DIRECT_BASE as u64 + from;
-                table.map(&mut tables, linear, HostPhysical::new(from), to - from, data)?;
+                table.map(
+                    &mut tables,
+                    linear,
+                    HostPhysical::new(from),
+                    to - from,
+                    data,
+                )?;
                 let _ = announced.try_push((from, to));
             }
         }
@@ -229,7 +263,13 @@ pub fn map_device(start: HostPhysical, size: u64) -> Result<Region, TranslationE
         .step_by(PAGE_SIZE as usize)
         .all(|page| table.translate(tables, DEVICE_BASE as u64 + page).is_some());
     if !mapped {
-        table.map(tables, DEVICE_BASE as u64 + from, HostPhysical::new(from), to - from, device)?;
+        table.map(
+            tables,
+            DEVICE_BASE as u64 + from,
+            HostPhysical::new(from),
+            to - from,
+            device,
+        )?;
     }
     isb(); // new entries before the first access through them
     Ok(Region::new(device_address(start), size as usize))
@@ -253,7 +293,13 @@ pub fn invalidate_stage2(vttbr: u64, range: core::ops::Range<u64>) {
             unsafe { asm!("tlbi ipas2e1is, {}", in(reg) ipa, options(nostack, preserves_flags)) };
         }
         // SAFETY: as above. Stage 2 entries are gone everywhere before the combined ones are invalidated.
-        unsafe { asm!("dsb ish", "tlbi vmalle1is", options(nostack, preserves_flags)) };
+        unsafe {
+            asm!(
+                "dsb ish",
+                "tlbi vmalle1is",
+                options(nostack, preserves_flags)
+            )
+        };
     }
     // SAFETY: barriers only: the invalidation is complete on all CPUs.
     unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
@@ -265,7 +311,14 @@ pub fn invalidate_stage2(vttbr: u64, range: core::ops::Range<u64>) {
 /// Invalidates everything that TLBs hold for EL1, all VMIDs: once, at boot.
 pub fn invalidate_all_guests() {
     // SAFETY: invalidating TLBs changes no memory.
-    unsafe { asm!("dsb ishst", "tlbi alle1is", "dsb ish", options(nostack, preserves_flags)) };
+    unsafe {
+        asm!(
+            "dsb ishst",
+            "tlbi alle1is",
+            "dsb ish",
+            options(nostack, preserves_flags)
+        )
+    };
     isb(); // complete before a guest runs
 }
 

@@ -16,17 +16,14 @@ pub enum Conduit {
 ///
 /// # Errors
 /// What the firmware answered.
-pub fn cpu_on(conduit: Conduit, affinity: u64, entry: HostPhysical, argument: u64) -> Result<(), psci::Error> {
+pub fn cpu_on(
+    conduit: Conduit,
+    affinity: u64,
+    entry: HostPhysical,
+    argument: u64,
+) -> Result<(), psci::Error> {
     match conduit {
         Conduit::Smc => psci::cpu_on::<Smc>(affinity, entry.get(), argument),
         Conduit::Hvc => psci::cpu_on::<Hvc>(affinity, entry.get(), argument),
     }
-}
-
-/// Switches the machine off; returns only if the firmware won't.
-pub fn system_off(conduit: Conduit) {
-    let _ = match conduit {
-        Conduit::Smc => psci::system_off::<Smc>(),
-        Conduit::Hvc => psci::system_off::<Hvc>(),
-    };
 }

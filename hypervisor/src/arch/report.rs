@@ -6,8 +6,8 @@
 use super::cpu;
 use super::mmio::Region;
 use super::registers::{read, wait_for_interrupt};
-use core::fmt::{self, Write};
 use coproc_core::register::Width;
+use core::fmt::{self, Write};
 use spin::Once;
 
 static CONSOLE: Once<Region> = Once::new();
@@ -72,7 +72,8 @@ extern "C" fn baton_fault(saved: &[u64; 34], kind: u64) -> ! {
         _ => "unexpected exception",
     };
     let far = read!("far_el2");
-    let guard = cpu::guard_pages().any(|page| (far as usize) >= page && (far as usize) < page + 0x1000);
+    let guard =
+        cpu::guard_pages().any(|page| (far as usize) >= page && (far as usize) < page + 0x1000);
     emergency(format_args!(
         "\n[baton] fatal: {what} at EL2 on CPU {}{}\n[baton]   ELR {:#018x}  ESR {esr:#010x}  FAR {far:#018x}  SPSR {:#010x}  SP {:#018x}\n",
         cpu::current().index(),
@@ -88,7 +89,10 @@ extern "C" fn baton_fault(saved: &[u64; 34], kind: u64) -> ! {
         }
         emergency(format_args!("\n"));
     }
-    emergency(format_args!("[baton]   x30 {:#018x}\n[baton] this CPU stops\n", saved[30]));
+    emergency(format_args!(
+        "[baton]   x30 {:#018x}\n[baton] this CPU stops\n",
+        saved[30]
+    ));
     halt()
 }
 

@@ -13,14 +13,18 @@ fn nanoseconds(ticks: u64, frequency: u64) -> u64 {
     let frequency = frequency.max(1);
     let seconds = ticks / frequency;
     let rest = ticks % frequency;
-    seconds.saturating_mul(1_000_000_000).saturating_add(rest * 1_000_000_000 / frequency)
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(rest * 1_000_000_000 / frequency)
 }
 
 /// Nanoseconds to ticks, rounded up so that a timer never fires early.
 fn ticks(nanoseconds: u64, frequency: u64) -> u64 {
     let seconds = nanoseconds / 1_000_000_000;
     let rest = nanoseconds % 1_000_000_000;
-    seconds.saturating_mul(frequency).saturating_add((rest * frequency).div_ceil(1_000_000_000))
+    seconds
+        .saturating_mul(frequency)
+        .saturating_add((rest * frequency).div_ceil(1_000_000_000))
 }
 
 /// Reads the counter's frequency; once per CPU. Stops this CPU's EL2 timer.
@@ -35,7 +39,10 @@ pub fn initialise() {
 /// Now.
 pub fn now() -> Instant {
     isb(); // the counter must not be read ahead of what precedes
-    Instant::from_nanos(nanoseconds(read!("cntpct_el0"), FREQUENCY.load(Ordering::Relaxed)))
+    Instant::from_nanos(nanoseconds(
+        read!("cntpct_el0"),
+        FREQUENCY.load(Ordering::Relaxed),
+    ))
 }
 
 /// The counter itself, in ticks: what a domain's virtual counter starts from.
@@ -48,7 +55,10 @@ pub fn counter() -> u64 {
 pub fn arm(at: Option<Instant>) {
     match at {
         Some(at) => {
-            write!("cnthp_cval_el2", ticks(at.as_nanos(), FREQUENCY.load(Ordering::Relaxed)));
+            write!(
+                "cnthp_cval_el2",
+                ticks(at.as_nanos(), FREQUENCY.load(Ordering::Relaxed))
+            );
             write!("cnthp_ctl_el2", 1);
         }
         None => write!("cnthp_ctl_el2", 0),
@@ -59,6 +69,9 @@ pub fn arm(at: Option<Instant>) {
 /// The instant at which the loaded guest's virtual timer fires, if it is on and unmasked.
 pub fn guest_deadline(control: u64, compare: u64, offset: u64) -> Option<Instant> {
     (control & 0b11 == 0b01).then(|| {
-        Instant::from_nanos(nanoseconds(compare.wrapping_add(offset), FREQUENCY.load(Ordering::Relaxed)))
+        Instant::from_nanos(nanoseconds(
+            compare.wrapping_add(offset),
+            FREQUENCY.load(Ordering::Relaxed),
+        ))
     })
 }

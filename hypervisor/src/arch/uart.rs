@@ -20,7 +20,8 @@ impl Pl011 {
 
     /// Lets received bytes interrupt.
     pub fn listen(&mut self) {
-        self.0.set_interrupt_masks(Interrupts::RXI | Interrupts::RTI);
+        self.0
+            .set_interrupt_masks(Interrupts::RXI | Interrupts::RTI);
     }
 
     /// Lets (or doesn't) room for output interrupt.

@@ -30,6 +30,8 @@ pub const OWN_LINE_MAX: usize = 1024;
 pub const IDLE: Duration = Duration::from_millis(200);
 /// The same for the source that has the input focus.
 pub const FOCUS_IDLE: Duration = Duration::from_millis(2);
+/// The same, if it was on the screen and was pushed off by others: they must have been silent for so long.
+pub const REDRAW: Duration = Duration::from_secs(1);
 
 /// Where output comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +68,8 @@ struct Channel {
     flushed: usize,
     /// When `line` last grew.
     touched: Instant,
+    /// `line` was on the screen and another source's output pushed it off.
+    displaced: bool,
     /// A carriage return whose successor isn't known yet.
     carriage_return: bool,
     lost: Lost,
@@ -87,6 +91,7 @@ impl Channel {
             shown: 0,
             flushed: 0,
             touched: Instant::default(),
+            displaced: false,
             carriage_return: false,
             lost: Lost::default(),
             lost_untold: 0,
@@ -150,9 +155,11 @@ impl Channel {
         self.visible = 0;
         self.shown = 0;
         self.flushed = 0;
+        self.displaced = false;
     }
 
     fn flush(&mut self) {
+        self.displaced = false;
         self.visible = self.line.len();
         self.flushed = self.line.len();
     }
@@ -194,6 +201,8 @@ pub struct Multiplexer {
     cursor: Cursor,
     /// The channel that spoke last; the next one in turn comes after it.
     last: usize,
+    /// When any source last wrote.
+    latest: Instant,
     /// A tag or line end on its way out.
     staged: ArrayVec<u8, 24>,
 }
@@ -214,6 +223,7 @@ impl Multiplexer {
             focus: Source::Shell,
             cursor: Cursor::LineStart,
             last: 0,
+            latest: Instant::default(),
             staged: ArrayVec::new(),
         }
     }
@@ -249,6 +259,7 @@ impl Multiplexer {
             channel.write(*byte);
         }
         channel.touched = now;
+        self.latest = now;
         let on_screen = self.cursor == Cursor::Within(index) && channel.shown != 0;
         if self.focus == source && (on_screen || source == Source::Shell) {
             channel.flush();
@@ -274,9 +285,9 @@ impl Multiplexer {
 
     /// Makes unfinished lines visible whose source has paused long enough.
     pub fn flush_idle(&mut self, now: Instant) {
-        let focus = self.focus;
+        let (focus, latest) = (self.focus, self.latest);
         for channel in &mut self.channels {
-            if due(channel, focus).is_some_and(|due| due <= now) {
+            if due(channel, focus, latest).is_some_and(|due| due <= now) {
                 channel.flush();
             }
         }
@@ -286,7 +297,7 @@ impl Multiplexer {
     pub fn next_flush(&self) -> Option<Instant> {
         self.channels
             .iter()
-            .filter_map(|channel| due(channel, self.focus))
+            .filter_map(|channel| due(channel, self.focus, self.latest))
             .min()
     }
 
@@ -355,14 +366,14 @@ impl Multiplexer {
     }
 
     /// The unfinished line on the screen is pushed off it. The focused source's is shown again when
-    /// all others are silent; another's when it has grown, so that two never chase each other.
+    /// all others have been silent for a while, or it has grown (a prompt after each line of a
+    /// talkative domain would drown them); another's when it has grown, so that two never chase each other.
     fn interrupt(&mut self, index: usize) {
         let focus = self.focus;
         if let Some(channel) = self.channels.get_mut(index) {
             channel.shown = 0;
-            if channel.source != focus {
-                channel.visible = 0;
-            }
+            channel.visible = 0;
+            channel.displaced = channel.source == focus;
         }
     }
 
@@ -384,8 +395,11 @@ impl Multiplexer {
 /// When the channel's unfinished line is to be shown, if it has grown since it last was. A prompt
 /// is of no use while its command line doesn't get the input.
 #[allow(clippy::arithmetic_side_effects)] // `Instant` saturates.
-fn due(channel: &Channel, focus: Source) -> Option<Instant> {
+fn due(channel: &Channel, focus: Source, latest: Instant) -> Option<Instant> {
     let focused = channel.source == focus;
+    if channel.displaced {
+        return focused.then(|| latest + REDRAW);
+    }
     if channel.source == Source::Shell && !focused {
         return None;
     }

@@ -72,19 +72,29 @@ impl Frames {
         if end <= start.get() {
             return Ok(());
         }
-        self.free(Piece { start, size: end - start.get() })
+        self.free(Piece {
+            start,
+            size: end - start.get(),
+        })
     }
 
     /// Takes a range out, whatever of it is here, grown to whole pages: memory that somebody else owns.
     pub fn reserve(&mut self, start: HostPhysical, size: u64) {
         let from = start.align_down(PAGE_SIZE).get();
-        let to = start.get().saturating_add(size).div_ceil(PAGE_SIZE).saturating_mul(PAGE_SIZE);
+        let to = start
+            .get()
+            .saturating_add(size)
+            .div_ceil(PAGE_SIZE)
+            .saturating_mul(PAGE_SIZE);
         let mut kept = Vec::with_capacity(self.free.len() + 1);
         for piece in self.free.drain(..) {
             let (start, end) = (piece.start.get(), piece.end());
             for (low, high) in [(start, end.min(from)), (start.max(to), end)] {
                 if low < high {
-                    kept.push(Piece { start: HostPhysical::new(low), size: high - low });
+                    kept.push(Piece {
+                        start: HostPhysical::new(low),
+                        size: high - low,
+                    });
                 }
             }
         }
@@ -112,10 +122,17 @@ impl Frames {
         let found = if small {
             self.free.iter().find_map(low)
         } else {
-            self.free.iter().filter(|piece| high(piece).is_some()).max_by_key(|piece| piece.size).and_then(high)
+            self.free
+                .iter()
+                .filter(|piece| high(piece).is_some())
+                .max_by_key(|piece| piece.size)
+                .and_then(high)
         };
         let Some(start) = found else {
-            return Err(FrameError::Exhausted { wanted: size, largest: self.largest() });
+            return Err(FrameError::Exhausted {
+                wanted: size,
+                largest: self.largest(),
+            });
         };
         self.reserve(start, size);
         Ok(Piece { start, size })
@@ -127,7 +144,10 @@ impl Frames {
     /// [`FrameError::FreedTwice`]; nothing is changed then.
     pub fn free(&mut self, piece: Piece) -> Result<(), FrameError> {
         let at = self.free.partition_point(|other| other.start < piece.start);
-        let before = at.checked_sub(1).and_then(|index| self.free.get(index)).copied();
+        let before = at
+            .checked_sub(1)
+            .and_then(|index| self.free.get(index))
+            .copied();
         let after = self.free.get(at).copied();
         if before.is_some_and(|other| other.end() > piece.start.get())
             || after.is_some_and(|other| piece.end() > other.start.get())
@@ -171,7 +191,9 @@ mod tests {
 
     fn machine() -> Frames {
         let mut frames = Frames::new();
-        frames.add(HostPhysical::new(0x4000_0000), 1024 * MIB).unwrap();
+        frames
+            .add(HostPhysical::new(0x4000_0000), 1024 * MIB)
+            .unwrap();
         frames.reserve(HostPhysical::new(0x4020_0000), 4 * MIB + 1);
         frames
     }
@@ -198,7 +220,13 @@ mod tests {
     fn what_does_not_fit_says_how_much_would() {
         let mut frames = machine();
         let error = frames.allocate(2048 * MIB, 2 * MIB).unwrap_err();
-        assert_eq!(error, FrameError::Exhausted { wanted: 2048 * MIB, largest: frames.largest() });
+        assert_eq!(
+            error,
+            FrameError::Exhausted {
+                wanted: 2048 * MIB,
+                largest: frames.largest()
+            }
+        );
     }
 
     #[test]

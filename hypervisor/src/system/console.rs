@@ -78,7 +78,13 @@ pub fn start_log() {
 
 /// Shows everything on this UART.
 pub fn start(uart: Pl011) {
-    FACE.call_once(|| Mutex::new(Face { console: Console::new(), uart, held: None }));
+    FACE.call_once(|| {
+        Mutex::new(Face {
+            console: Console::new(),
+            uart,
+            held: None,
+        })
+    });
     flush();
 }
 
@@ -102,7 +108,9 @@ pub fn listen() {
 /// A domain's UART sent a byte.
 pub fn write_domain(domain: DomainId, byte: u8) {
     if let Some(face) = FACE.get() {
-        face.lock().console.write_domain(domain, &[byte], timer::now());
+        face.lock()
+            .console
+            .write_domain(domain, &[byte], timer::now());
         BUSY.store(true, Ordering::Release);
     }
 }

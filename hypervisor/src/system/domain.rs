@@ -50,7 +50,12 @@ pub struct Vcpu {
 
 impl Vcpu {
     /// A vCPU that is off.
-    pub const fn new(index: usize, cpu: usize, context: context::Context, lists: ListRegisters) -> Self {
+    pub const fn new(
+        index: usize,
+        cpu: usize,
+        context: context::Context,
+        lists: ListRegisters,
+    ) -> Self {
         Self {
             index,
             cpu,
@@ -76,7 +81,9 @@ impl Vcpu {
     pub fn set_activity(&self, activity: Activity) {
         self.activity.store(activity as u8, Ordering::SeqCst);
         // A wake-up that came before the store found nothing to wake; it left its mark.
-        if matches!(activity, Activity::Waiting | Activity::Parked) && self.attention.load(Ordering::SeqCst) {
+        if matches!(activity, Activity::Waiting | Activity::Parked)
+            && self.attention.load(Ordering::SeqCst)
+        {
             self.activity.store(Activity::Ready as u8, Ordering::SeqCst);
         }
     }
@@ -148,8 +155,15 @@ impl Stage2 {
     ///
     /// # Errors
     /// [`TranslationError`].
-    pub fn map(&mut self, at: u64, host: HostPhysical, size: u64, how: Attributes) -> Result<(), TranslationError> {
-        self.table.map(&mut TableFrames { coherent: true }, at, host, size, how)
+    pub fn map(
+        &mut self,
+        at: u64,
+        host: HostPhysical,
+        size: u64,
+        how: Attributes,
+    ) -> Result<(), TranslationError> {
+        self.table
+            .map(&mut TableFrames { coherent: true }, at, host, size, how)
     }
 
     /// Unmaps a range; no CPU uses it any more when this returns.
@@ -158,9 +172,14 @@ impl Stage2 {
     /// [`TranslationError`].
     pub fn unmap(&mut self, at: u64, size: u64) -> Result<(), TranslationError> {
         let vttbr = self.vttbr;
-        self.table.unmap(&mut TableFrames { coherent: true }, at, size, &mut |range| {
-            arch::mmu::invalidate_stage2(vttbr, range);
-        })
+        self.table.unmap(
+            &mut TableFrames { coherent: true },
+            at,
+            size,
+            &mut |range| {
+                arch::mmu::invalidate_stage2(vttbr, range);
+            },
+        )
     }
 }
 
@@ -193,7 +212,10 @@ pub struct Domain {
 
 impl Domain {
     /// A domain in the state "created".
-    #[expect(clippy::too_many_arguments, reason = "one for each part, each of another type")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one for each part, each of another type"
+    )]
     pub fn new(
         id: DomainId,
         path: String,
@@ -252,7 +274,10 @@ impl Domain {
 
     /// Whether an address is in the domain's RAM.
     pub fn is_ram(&self, address: GuestPhysical) -> bool {
-        address.get().checked_sub(layout::RAM_BASE).is_some_and(|offset| offset < self.memory_size())
+        address
+            .get()
+            .checked_sub(layout::RAM_BASE)
+            .is_some_and(|offset| offset < self.memory_size())
     }
 
     /// Wakes the vCPUs that the interrupt controller has something for.

@@ -46,13 +46,24 @@ pub fn handle(registers: &mut Registers, kind: u64) -> *mut Registers {
 fn synchronous(member: Member, registers: &mut Registers) {
     let (esr, far, hpfar) = context::syndrome();
     match syndrome::decode(esr) {
-        Trap::DataAbort { access, walk: false, translation: true, cache_maintenance: false } => {
+        Trap::DataAbort {
+            access,
+            walk: false,
+            translation: true,
+            cache_maintenance: false,
+        } => {
             let address = GuestPhysical::new(syndrome::fault_address(hpfar, far));
             data_abort(member, registers, access, address, far);
         }
-        Trap::DataAbort { cache_maintenance: true, walk: false, .. } => advance(registers),
+        Trap::DataAbort {
+            cache_maintenance: true,
+            walk: false,
+            ..
+        } => advance(registers),
         Trap::DataAbort { .. } => context::inject(registers, Exception::DataAbort { address: far }),
-        Trap::InstructionAbort => context::inject(registers, Exception::InstructionAbort { address: far }),
+        Trap::InstructionAbort => {
+            context::inject(registers, Exception::InstructionAbort { address: far })
+        }
         Trap::Wait { event } => {
             advance(registers);
             if !event {
@@ -125,9 +136,10 @@ fn mmio(member: Member, address: GuestPhysical, width: Width, operation: Operati
     if let Some(offset) = within(at, layout::GICD_BASE, layout::GICD_SIZE) {
         return gic(member, operation, |vgic, operation| match operation {
             Operation::Read => (vgic.distributor_read(vcpu.index, offset, width), None),
-            Operation::Write(value) => {
-                (0, Some(vgic.distributor_write(vcpu.index, offset, width, value)))
-            }
+            Operation::Write(value) => (
+                0,
+                Some(vgic.distributor_write(vcpu.index, offset, width, value)),
+            ),
         });
     }
     let redistributors = layout::GICR_SIZE.saturating_mul(domain.vcpus.len() as u64);
@@ -136,9 +148,10 @@ fn mmio(member: Member, address: GuestPhysical, width: Width, operation: Operati
         let offset = offset % layout::GICR_SIZE;
         return gic(member, operation, |vgic, operation| match operation {
             Operation::Read => (vgic.redistributor_read(frame, offset, width), None),
-            Operation::Write(value) => {
-                (0, Some(vgic.redistributor_write(frame, offset, width, value)))
-            }
+            Operation::Write(value) => (
+                0,
+                Some(vgic.redistributor_write(frame, offset, width, value)),
+            ),
         });
     }
     if let Some(offset) = within(at, layout::UART_BASE, layout::UART_SIZE) {
@@ -153,7 +166,10 @@ fn mmio(member: Member, address: GuestPhysical, width: Width, operation: Operati
 fn gic(
     member: Member,
     operation: Operation,
-    access: impl FnOnce(&mut hypervisor::vgic::Vgic, Operation) -> (u64, Option<hypervisor::vgic::Kicks>),
+    access: impl FnOnce(
+        &mut hypervisor::vgic::Vgic,
+        Operation,
+    ) -> (u64, Option<hypervisor::vgic::Kicks>),
 ) -> Answer {
     // What the guest reads or changes must include what the list registers hold.
     member.vcpu.attention.store(true, Ordering::SeqCst);
@@ -190,8 +206,11 @@ fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operatio
     let slot = (offset >> 15) as usize & (SLOTS - 1);
     match operation {
         Operation::Read => {
-            let pending =
-                domain.links.get(slot).and_then(Option::as_ref).is_some_and(sharing::interrupt_pending);
+            let pending = domain
+                .links
+                .get(slot)
+                .and_then(Option::as_ref)
+                .is_some_and(sharing::interrupt_pending);
             Answer::Value(domain.pci.lock().bus.read(offset, width, |_| pending))
         }
         Operation::Write(value) => {
@@ -203,7 +222,11 @@ fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operatio
                 }
                 effect
             };
-            if let Some(link) = domain.links.get(usize::from(effect.slot)).and_then(Option::as_ref) {
+            if let Some(link) = domain
+                .links
+                .get(usize::from(effect.slot))
+                .and_then(Option::as_ref)
+            {
                 if effect.bars_moved {
                     sharing::windows_changed(link);
                 }
@@ -229,7 +252,12 @@ fn coproc_access(
     let link = member.domain.links.get(usize::from(slot))?.as_ref()?;
     let offset = if touch { offset & !3 } else { offset };
     let width = if touch { Width::Word } else { width };
-    let access = Access { window: usize::from(bar), offset, width, operation };
+    let access = Access {
+        window: usize::from(bar),
+        offset,
+        width,
+        operation,
+    };
     Some(sharing::access(link, member.vcpu, &access))
 }
 
@@ -257,13 +285,25 @@ pub fn resample(domain: &Domain, line: Line) {
 
 fn call(member: Member, registers: &mut Registers) {
     let Member { domain, vcpu } = member;
-    let arguments = [registers.x[0], registers.x[1], registers.x[2], registers.x[3]];
-    let outcome = domain.power.lock().serve(vcpu.index, Call::decode(arguments), |address| {
-        domain.is_ram(GuestPhysical::new(address))
-    });
+    let arguments = [
+        registers.x[0],
+        registers.x[1],
+        registers.x[2],
+        registers.x[3],
+    ];
+    let outcome = domain
+        .power
+        .lock()
+        .serve(vcpu.index, Call::decode(arguments), |address| {
+            domain.is_ram(GuestPhysical::new(address))
+        });
     match outcome {
         Outcome::Return(value) => registers.set(0, value),
-        Outcome::StartVcpu { index, entry, context } => {
+        Outcome::StartVcpu {
+            index,
+            entry,
+            context,
+        } => {
             registers.set(0, 0);
             if let Some(started) = domain.vcpus.get(index) {
                 start_vcpu(domain, started, entry, context);
@@ -286,7 +326,10 @@ fn call(member: Member, registers: &mut Registers) {
             domain.stop(Life::Off);
         }
         Outcome::SystemReset => {
-            log::info!("{}: asks for a restart, which is not built yet; it stays off", domain.id);
+            log::info!(
+                "{}: asks for a restart, which is not built yet; it stays off",
+                domain.id
+            );
             domain.stop(Life::Off);
         }
     }
@@ -328,7 +371,10 @@ fn system_register(member: Member, registers: &mut Registers, access: &SystemAcc
         (DIR, false) => {
             vcpu.attention.store(true, Ordering::SeqCst);
             schedule::synchronise(member);
-            let kicks = domain.vgic.lock().deactivate(vcpu.index, value as u32 & 0xff_ffff);
+            let kicks = domain
+                .vgic
+                .lock()
+                .deactivate(vcpu.index, value as u32 & 0xff_ffff);
             domain.kick(kicks);
             vcpu.attention.store(true, Ordering::SeqCst);
         }

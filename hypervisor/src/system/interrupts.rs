@@ -69,7 +69,11 @@ fn virtual_timer_fired(intid: u32) -> bool {
     if member.vcpu.activity() == Activity::Off {
         return false;
     }
-    let kicks = member.domain.vgic.lock().hardware_interrupt(member.vcpu.index, intid, intid);
+    let kicks = member
+        .domain
+        .vgic
+        .lock()
+        .hardware_interrupt(member.vcpu.index, intid, intid);
     member.domain.kick(kicks);
     true
 }

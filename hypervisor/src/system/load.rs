@@ -65,7 +65,12 @@ impl Taken {
                         log::error!("{who} could not be taken back");
                     }
                 });
-                instance.core.lock().side.shares.retain(|share| share.who != who);
+                instance
+                    .core
+                    .lock()
+                    .side
+                    .shares
+                    .retain(|share| share.who != who);
             }
         }
         if let Some(iommu) = boot::iommu() {
@@ -131,7 +136,15 @@ impl<'a> Workshop<'a> {
         geometry: Geometry,
         online: &'a [usize],
     ) -> Self {
-        Self { instances, available, geometry, online, next_vcoproc: 0, next_vmid: 1, next_cpu: 0 }
+        Self {
+            instances,
+            available,
+            geometry,
+            online,
+            next_vcoproc: 0,
+            next_vmid: 1,
+            next_cpu: 0,
+        }
     }
 
     /// Makes a domain.
@@ -150,7 +163,9 @@ impl<'a> Workshop<'a> {
     }
 
     fn build(&mut self, config: &DomainConfig, taken: &mut Taken) -> Result<Domain, Error> {
-        let other = |found: String, expected: &'static str| Error::new(config.path.clone(), found, expected);
+        let other = |found: String, expected: &'static str| {
+            Error::new(config.path.clone(), found, expected)
+        };
         take_memory(config, taken)?;
 
         let mut tables = TableFrames { coherent: true };
@@ -162,13 +177,24 @@ impl<'a> Workshop<'a> {
         let mut result = Ok(());
         for piece in &taken.memory {
             result = result.and_then(|()| {
-                table.map(&mut tables, at, piece.start, piece.size, Stage2Attributes::RAM.encode())
+                table.map(
+                    &mut tables,
+                    at,
+                    piece.start,
+                    piece.size,
+                    Stage2Attributes::RAM.encode(),
+                )
             });
-            mappings.push(Mapping { device: DeviceAddress::new(at), host: piece.start, size: piece.size });
+            mappings.push(Mapping {
+                device: DeviceAddress::new(at),
+                host: piece.start,
+                size: piece.size,
+            });
             at = at.saturating_add(piece.size);
         }
         taken.table = Some(table);
-        result.map_err(|error| other(format!("stage 2: {error}"), "memory for translation tables"))?;
+        result
+            .map_err(|error| other(format!("stage 2: {error}"), "memory for translation tables"))?;
 
         let entry = self.place(config, &taken.memory)?;
         let vmid = self.next_vmid;
@@ -202,23 +228,44 @@ impl<'a> Workshop<'a> {
     }
 
     /// Puts kernel, ramdisk and device tree into the domain's memory. Returns its entry and the tree's address.
-    fn place(&self, config: &DomainConfig, pieces: &[Piece]) -> Result<(GuestPhysical, GuestPhysical), Error> {
+    fn place(
+        &self,
+        config: &DomainConfig,
+        pieces: &[Piece],
+    ) -> Result<(GuestPhysical, GuestPhysical), Error> {
         let kernel = file(&config.kernel)?;
         let ramdisk = config.ramdisk.as_ref().map(file).transpose()?;
         let header = Header::read(kernel).map_err(|error| {
-            Error::new(config.kernel.path.clone(), format!("a file that {error}"), "a raw arm64 Image")
-                .property("reg")
+            Error::new(
+                config.kernel.path.clone(),
+                format!("a file that {error}"),
+                "a raw arm64 Image",
+            )
+            .property("reg")
         })?;
         let ram = GuestPhysical::new(layout::RAM_BASE);
-        let placement = image::place(&header, ramdisk.map(|file| file.len() as u64), ram, config.memory)
-            .map_err(|error| {
-                Error::new(config.path.clone(), format!("a kernel that {error}"), "more memory").property("memory")
-            })?;
+        let placement = image::place(
+            &header,
+            ramdisk.map(|file| file.len() as u64),
+            ram,
+            config.memory,
+        )
+        .map_err(|error| {
+            Error::new(
+                config.path.clone(),
+                format!("a kernel that {error}"),
+                "more memory",
+            )
+            .property("memory")
+        })?;
         store(pieces, placement.kernel, kernel);
         let mut initrd = None;
         if let (Some(file), Some(at)) = (ramdisk, placement.ramdisk) {
             store(pieces, at, file);
-            initrd = Some(Region { address: at.get(), size: file.len() as u64 });
+            initrd = Some(Region {
+                address: at.get(),
+                size: file.len() as u64,
+            });
         }
         let tree = guest_tree::build(&GuestTree {
             memory: config.memory,
@@ -230,7 +277,11 @@ impl<'a> Workshop<'a> {
             rng_seed: &[],
         })
         .map_err(|error| {
-            Error::new(config.path.clone(), format!("device tree: {error}"), "a description that a tree can hold")
+            Error::new(
+                config.path.clone(),
+                format!("device tree: {error}"),
+                "a description that a tree can hold",
+            )
         })?;
         store(pieces, placement.tree, &tree);
         Ok((placement.kernel, placement.tree))
@@ -247,17 +298,30 @@ impl<'a> Workshop<'a> {
             Error::new(config.path.clone(), found, expected).property("baton,coprocs")
         };
         let windows = Windows {
-            mem32: Window { base: layout::PCI_MEM32_BASE, size: layout::PCI_MEM32_SIZE },
-            mem64: Window { base: layout::PCI_MEM64_BASE, size: layout::PCI_MEM64_SIZE },
+            mem32: Window {
+                base: layout::PCI_MEM32_BASE,
+                size: layout::PCI_MEM32_SIZE,
+            },
+            mem64: Window {
+                base: layout::PCI_MEM64_BASE,
+                size: layout::PCI_MEM64_SIZE,
+            },
         };
         let mut bus = VirtualBus::new(windows, layout::ECAM_SIZE);
         let mut links: [Option<Link>; SLOTS] = [None; SLOTS];
         let mut domain_space = None;
         for assignment in &config.coprocs {
-            let found = self.available.iter().find(|(id, _)| *id == assignment.coproc).map(|(_, found)| found);
+            let found = self
+                .available
+                .iter()
+                .find(|(id, _)| *id == assignment.coproc)
+                .map(|(_, found)| found);
             let (Some(available), Some(iommu)) = (found, boot::iommu()) else {
-                return Err(other(format!("{}, which can't be used", assignment.coproc), "a coproc that works")
-                    .remedy("see the error of that coproc"));
+                return Err(other(
+                    format!("{}, which can't be used", assignment.coproc),
+                    "a coproc that works",
+                )
+                .remedy("see the error of that coproc"));
             };
             let Some(instance) = self.instances.get(available.index) else {
                 continue;
@@ -265,10 +329,9 @@ impl<'a> Workshop<'a> {
             let space = match domain_space {
                 Some(space) => space,
                 None => {
-                    let space = iommu
-                        .lock()
-                        .create_space(mappings)
-                        .map_err(|error| other(error.to_string(), "an address space in the IOMMU"))?;
+                    let space = iommu.lock().create_space(mappings).map_err(|error| {
+                        other(error.to_string(), "an address space in the IOMMU")
+                    })?;
                     taken.spaces.push(space);
                     domain_space = Some(space);
                     space
@@ -276,22 +339,37 @@ impl<'a> Workshop<'a> {
             };
             let save_space = save_space(available.save_area, taken)
                 .map_err(|error| other(error, "memory for saved contexts"))?;
-            let slot = bus.free().ok_or_else(|| other("too many coprocs".into(), "at most 31"))?;
-            bus.attach(slot, available.description.clone()).map_err(|error| other(error.to_string(), "a free PCI slot"))?;
+            let slot = bus
+                .free()
+                .ok_or_else(|| other("too many coprocs".into(), "at most 31"))?;
+            bus.attach(slot, available.description.clone())
+                .map_err(|error| other(error.to_string(), "a free PCI slot"))?;
 
             let who = VcoprocId(self.next_vcoproc);
             self.next_vcoproc += 1;
-            let parameters = Parameters { weight: assignment.weight, ..Parameters::default() };
-            instance.core.lock().side.shares.push(Share::new(who, config.id, slot, space, save_space));
+            let parameters = Parameters {
+                weight: assignment.weight,
+                ..Parameters::default()
+            };
+            instance
+                .core
+                .lock()
+                .side
+                .shares
+                .push(Share::new(who, config.id, slot, space, save_space));
             taken.attached.push((available.index, who));
             instance
                 .with(|coproc, machine| coproc.attach(machine, who, config.id, &parameters))
-                .map_err(|error| other(format!("{}: {error}", available.path), "a coproc that takes the domain"))?;
+                .map_err(|error| {
+                    other(
+                        format!("{}: {error}", available.path),
+                        "a coproc that takes the domain",
+                    )
+                })?;
             if let Some(link) = links.get_mut(usize::from(slot)) {
                 *link = Some(Link {
                     instance: available.index,
                     who,
-                    slot,
                     pin: available.description.interrupt_pin,
                 });
             }
@@ -314,7 +392,10 @@ impl<'a> Workshop<'a> {
                     }
                     None => {
                         self.next_cpu += 1;
-                        self.online.get((self.next_cpu - 1) % self.online.len().max(1)).copied().unwrap_or(0)
+                        self.online
+                            .get((self.next_cpu - 1) % self.online.len().max(1))
+                            .copied()
+                            .unwrap_or(0)
                     }
                 };
                 Ok(Vcpu::new(
@@ -335,15 +416,20 @@ fn take_memory(config: &DomainConfig, taken: &mut Taken) -> Result<(), Error> {
         let alignment = if left >= GIBIBYTE { GIBIBYTE } else { BLOCK };
         let mut frames = FRAMES.lock();
         let free = frames.total();
-        let piece = frames.allocate(left, alignment).or_else(|_| frames.allocate(left, BLOCK)).or_else(|error| {
-            // Not in one piece: the largest there is, in whole blocks, then the rest.
-            match error {
-                FrameError::Exhausted { largest, .. } if largest >= 2 * BLOCK && largest < left => {
-                    frames.allocate((largest - BLOCK) & !(BLOCK - 1), BLOCK)
+        let piece = frames
+            .allocate(left, alignment)
+            .or_else(|_| frames.allocate(left, BLOCK))
+            .or_else(|error| {
+                // Not in one piece: the largest there is, in whole blocks, then the rest.
+                match error {
+                    FrameError::Exhausted { largest, .. }
+                        if largest >= 2 * BLOCK && largest < left =>
+                    {
+                        frames.allocate((largest - BLOCK) & !(BLOCK - 1), BLOCK)
+                    }
+                    error => Err(error),
                 }
-                error => Err(error),
-            }
-        });
+            });
         drop(frames);
         let Ok(piece) = piece else {
             let given: u64 = taken.memory.iter().map(|piece| piece.size).sum();
@@ -364,12 +450,22 @@ fn save_space(bytes: u64, taken: &mut Taken) -> Result<Option<SpaceId>, String> 
         return Ok(None);
     };
     let size = bytes.next_multiple_of(PAGE_SIZE);
-    let area = FRAMES.lock().allocate(size, PAGE_SIZE).map_err(|error| error.to_string())?;
+    let area = FRAMES
+        .lock()
+        .allocate(size, PAGE_SIZE)
+        .map_err(|error| error.to_string())?;
     taken.areas.push(area);
     memory::zero(area.start, area.size);
     memory::flush(area.start, area.size);
-    let mapping = Mapping { device: SAVE_AREA, host: area.start, size };
-    let space = iommu.lock().create_space(&[mapping]).map_err(|error| error.to_string())?;
+    let mapping = Mapping {
+        device: SAVE_AREA,
+        host: area.start,
+        size,
+    };
+    let space = iommu
+        .lock()
+        .create_space(&[mapping])
+        .map_err(|error| error.to_string())?;
     taken.spaces.push(space);
     Ok(Some(space))
 }
@@ -378,7 +474,12 @@ fn file(module: &Module) -> Result<&'static [u8], Error> {
     memory::shared(HostPhysical::new(module.region.address), module.region.size).ok_or_else(|| {
         let Region { address, size } = module.region;
         let found = format!("{size:#x} bytes at {address:#x}");
-        Error::new(module.path.clone(), found, "a range of RAM apart from the hypervisor").property("reg")
+        Error::new(
+            module.path.clone(),
+            found,
+            "a range of RAM apart from the hypervisor",
+        )
+        .property("reg")
     })
 }
 
@@ -405,7 +506,12 @@ pub fn distribute(domains: &'static [Domain]) {
     for index in 0..cpu::MAX_CPUS {
         let members = domains
             .iter()
-            .flat_map(|domain| domain.vcpus.iter().map(move |vcpu| super::schedule::Member { domain, vcpu }))
+            .flat_map(|domain| {
+                domain
+                    .vcpus
+                    .iter()
+                    .map(move |vcpu| super::schedule::Member { domain, vcpu })
+            })
             .filter(|member| member.vcpu.cpu == index)
             .collect();
         super::schedule::assign(index, members);

@@ -14,7 +14,10 @@ use hypervisor::console::management::{
 pub struct Face;
 
 fn instance(id: CoprocId) -> Option<&'static Instance> {
-    super::get()?.instances.iter().find(|instance| instance.id == id)
+    super::get()?
+        .instances
+        .iter()
+        .find(|instance| instance.id == id)
 }
 
 impl Management for Face {
@@ -37,7 +40,10 @@ impl Management for Face {
             },
             vcpus: domain.vcpus.len() as u32,
             memory_mib: domain.memory_size() >> 20,
-            cpus: domain.vcpus.iter().fold(0, |cpus, vcpu| cpus | 1 << vcpu.cpu),
+            cpus: domain
+                .vcpus
+                .iter()
+                .fold(0, |cpus, vcpu| cpus | 1 << vcpu.cpu),
             coprocs,
         })
     }

@@ -18,13 +18,18 @@ impl ConfigSpace {
 
     fn offset(&self, function: FunctionAddress, offset: u16) -> Option<u64> {
         let first = u64::from(self.first_bus) << 20;
-        function.ecam_offset().checked_sub(first)?.checked_add(u64::from(offset & 0xffc))
+        function
+            .ecam_offset()
+            .checked_sub(first)?
+            .checked_add(u64::from(offset & 0xffc))
     }
 }
 
 impl ConfigAccess for ConfigSpace {
     fn read32(&mut self, function: FunctionAddress, offset: u16) -> u32 {
-        self.offset(function, offset).map_or(u32::MAX, |offset| self.region.read(offset, Width::Word) as u32)
+        self.offset(function, offset).map_or(u32::MAX, |offset| {
+            self.region.read(offset, Width::Word) as u32
+        })
     }
 
     fn write32(&mut self, function: FunctionAddress, offset: u16, value: u32) {

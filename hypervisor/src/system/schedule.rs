@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use coproc_core::time::{Duration, Instant};
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use hypervisor::vgic::{Deactivated, Line};
+use hypervisor::vgic::Deactivated;
 use spin::Once;
 
 /// How long a vCPU runs while others on its CPU are ready, too.
@@ -75,7 +75,9 @@ impl Queue {
     }
 
     fn loaded(&'static self) -> Option<Member> {
-        self.members().get(self.loaded.load(Ordering::Relaxed)).copied()
+        self.members()
+            .get(self.loaded.load(Ordering::Relaxed))
+            .copied()
     }
 
     /// The next ready vCPU after the loaded one, in turn; the loaded one comes last.
@@ -85,9 +87,13 @@ impl Queue {
             NONE => 0,
             loaded => loaded + 1,
         };
-        (0..members.len()).map(|offset| (after + offset) % members.len().max(1)).find(|index| {
-            members.get(*index).is_some_and(|member| member.vcpu.activity() == Activity::Ready)
-        })
+        (0..members.len())
+            .map(|offset| (after + offset) % members.len().max(1))
+            .find(|index| {
+                members
+                    .get(*index)
+                    .is_some_and(|member| member.vcpu.activity() == Activity::Ready)
+            })
     }
 }
 
@@ -124,12 +130,14 @@ pub fn choose() -> *mut Registers {
         match queue.next() {
             Some(index) => {
                 switch_to(queue, index);
-                let others = queue
-                    .members()
-                    .iter()
-                    .enumerate()
-                    .any(|(other, member)| other != index && member.vcpu.activity() == Activity::Ready);
-                let end = if others { (now + TURN).as_nanos() } else { NEVER };
+                let others = queue.members().iter().enumerate().any(|(other, member)| {
+                    other != index && member.vcpu.activity() == Activity::Ready
+                });
+                let end = if others {
+                    (now + TURN).as_nanos()
+                } else {
+                    NEVER
+                };
                 queue.turn_end.store(end, Ordering::Relaxed);
                 queue.rearm.store(true, Ordering::Relaxed);
             }
@@ -159,7 +167,9 @@ pub fn notice_ready() {
         .enumerate()
         .any(|(index, member)| index != loaded && member.vcpu.activity() == Activity::Ready);
     if others && queue.turn_end.load(Ordering::Relaxed) == NEVER {
-        queue.turn_end.store((timer::now() + TURN).as_nanos(), Ordering::Relaxed);
+        queue
+            .turn_end
+            .store((timer::now() + TURN).as_nanos(), Ordering::Relaxed);
         queue.rearm.store(true, Ordering::Relaxed);
     }
 }
@@ -173,9 +183,8 @@ fn switch_to(queue: &'static Queue, index: usize) {
     let virtual_timer = interrupts::virtual_timer();
     if let Some(member) = queue.loaded() {
         unload_lists(member);
-        let active = super::get().is_some_and(|system| {
-            system.gic.lock().private_active(virtual_timer, affinity)
-        });
+        let active = super::get()
+            .is_some_and(|system| system.gic.lock().private_active(virtual_timer, affinity));
         let deadline = member.vcpu.context.save(active);
         if let Some(slot) = queue.wake_at.get(from) {
             slot.store(deadline.map_or(NEVER, Instant::as_nanos), Ordering::Relaxed);
@@ -188,7 +197,10 @@ fn switch_to(queue: &'static Queue, index: usize) {
             context::write_lists(&lists, lists.in_use);
         }
         if let Some(system) = super::get() {
-            system.gic.lock().set_private_active(virtual_timer, affinity, active);
+            system
+                .gic
+                .lock()
+                .set_private_active(virtual_timer, affinity, active);
         }
         if let Some(slot) = queue.wake_at.get(index) {
             slot.store(NEVER, Ordering::Relaxed);
@@ -292,9 +304,4 @@ pub fn timer_expired() {
     }
     sharing::timers(now);
     notice_ready();
-}
-
-/// The virtual interrupt line that a PPI of the loaded vCPU is.
-pub fn private_line(vcpu: &Vcpu, intid: u32) -> Line {
-    Line::Ppi { vcpu: vcpu.index, intid }
 }

@@ -32,8 +32,6 @@ pub struct Link {
     pub instance: usize,
     /// The domain's instance of it.
     pub who: VcoprocId,
-    /// Its slot.
-    pub slot: u8,
     /// Its interrupt pin: 1 for INTA.
     pub pin: u8,
 }
@@ -155,7 +153,14 @@ impl Instance {
     pub fn with<R>(&self, call: impl FnOnce(&mut Coproc, &mut Machine<'_>) -> R) -> R {
         let mut core = self.core.lock();
         let Core { coproc, side } = &mut *core;
-        call(coproc, &mut Machine { side, deadline: &self.deadline, timer_cpu: &self.timer_cpu })
+        call(
+            coproc,
+            &mut Machine {
+                side,
+                deadline: &self.deadline,
+                timer_cpu: &self.timer_cpu,
+            },
+        )
     }
 }
 
@@ -181,7 +186,10 @@ impl Machine<'_> {
     }
 
     /// Changes the physical function through the configuration space.
-    fn configure<R>(&self, change: impl FnOnce(&mut super::pci::ConfigSpace, FunctionAddress) -> R) -> Option<R> {
+    fn configure<R>(
+        &self,
+        change: impl FnOnce(&mut super::pci::ConfigSpace, FunctionAddress) -> R,
+    ) -> Option<R> {
         let space = super::boot::config_space()?;
         Some(change(&mut space.lock(), self.side.function))
     }
@@ -193,8 +201,10 @@ impl Environment for Machine<'_> {
     }
 
     fn arm_timer(&mut self, at: Option<Instant>) {
-        self.timer_cpu.store(cpu::current().index(), Ordering::Relaxed);
-        self.deadline.store(at.map_or(NEVER, Instant::as_nanos), Ordering::Relaxed);
+        self.timer_cpu
+            .store(cpu::current().index(), Ordering::Relaxed);
+        self.deadline
+            .store(at.map_or(NEVER, Instant::as_nanos), Ordering::Relaxed);
         schedule::rearm();
     }
 
@@ -230,9 +240,17 @@ impl Environment for Machine<'_> {
                 complete = false;
                 break;
             };
-            let result = domain.stage2.lock().map(address, *host, window.size, Stage2Attributes::DEVICE.encode());
+            let result = domain.stage2.lock().map(
+                address,
+                *host,
+                window.size,
+                Stage2Attributes::DEVICE.encode(),
+            );
             if let Err(error) = result {
-                log::error!("{who}: window {} can't be mapped at {address:#x}: {error}", window.name);
+                log::error!(
+                    "{who}: window {} can't be mapped at {address:#x}: {error}",
+                    window.name
+                );
                 complete = false;
                 break;
             }
@@ -270,9 +288,9 @@ impl Environment for Machine<'_> {
                 let space = self.share(who).and_then(|share| share.save_space);
                 space.map_or(Target::Abort, Target::Space)
             }
-            Stream::Domain(who) => {
-                self.share(who).map_or(Target::Abort, |share| Target::Space(share.domain_space))
-            }
+            Stream::Domain(who) => self
+                .share(who)
+                .map_or(Target::Abort, |share| Target::Space(share.domain_space)),
         };
         match super::boot::iommu() {
             Some(iommu) => iommu.lock().point(self.side.stream, target),
@@ -319,7 +337,9 @@ impl Environment for Machine<'_> {
         let domain = share.domain;
         match event {
             Event::Faulted(why) => log::warn!("{domain}: {who} lost its coprocessor: {why}"),
-            Event::Quarantined(why) => log::error!("{domain}: {who}: its coprocessor is quarantined: {why}"),
+            Event::Quarantined(why) => {
+                log::error!("{domain}: {who}: its coprocessor is quarantined: {why}")
+            }
             Event::IommuFault(faults) => {
                 share.untold = share.untold.saturating_add(faults.count);
                 if share.told == Instant::from_nanos(0) || now.since(share.told) >= FAULT_MESSAGES {
@@ -343,16 +363,18 @@ pub fn access(link: &Link, vcpu: &Vcpu, access: &Access) -> Answer {
     let Some(instance) = instance(link) else {
         return Answer::Abort;
     };
-    instance.with(|coproc, machine| match coproc.access(machine, link.who, access) {
-        Outcome::Value(value) => Answer::Value(value),
-        Outcome::Retry => Answer::Retry,
-        Outcome::Park => {
-            // Under the coprocessor's lock: a release that comes right after must find the vCPU parked.
-            vcpu.set_activity(Activity::Parked);
-            Answer::Parked
-        }
-        Outcome::Fault => Answer::Abort,
-    })
+    instance.with(
+        |coproc, machine| match coproc.access(machine, link.who, access) {
+            Outcome::Value(value) => Answer::Value(value),
+            Outcome::Retry => Answer::Retry,
+            Outcome::Park => {
+                // Under the coprocessor's lock: a release that comes right after must find the vCPU parked.
+                vcpu.set_activity(Activity::Parked);
+                Answer::Parked
+            }
+            Outcome::Fault => Answer::Abort,
+        },
+    )
 }
 
 fn instance(link: &Link) -> Option<&'static Instance> {
@@ -361,8 +383,9 @@ fn instance(link: &Link) -> Option<&'static Instance> {
 
 /// The truth about a function's interrupt.
 pub fn interrupt_pending(link: &Link) -> bool {
-    instance(link)
-        .is_some_and(|instance| instance.with(|coproc, machine| coproc.interrupt_pending(machine, link.who, 0)))
+    instance(link).is_some_and(|instance| {
+        instance.with(|coproc, machine| coproc.interrupt_pending(machine, link.who, 0))
+    })
 }
 
 /// The domain deactivated the interrupt, or changed its mask.

@@ -3,9 +3,9 @@
 use super::{FRAMES, boot, sharing};
 use crate::arch::mmio::Region;
 use crate::arch::{memory, registers};
-use core::sync::atomic::{AtomicU32, Ordering};
 use coproc_core::address::HostPhysical;
 use coproc_core::register::Width;
+use core::sync::atomic::{AtomicU32, Ordering};
 use hypervisor::memory::frames::Piece;
 use platforms::iommu::smmuv3::SmmuBus;
 

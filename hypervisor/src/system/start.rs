@@ -9,13 +9,15 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicUsize, Ordering};
 use coproc_core::address::HostPhysical;
 use coproc_core::algorithm::Tuning;
 use coproc_core::coproc::{Coproc, Settings};
 use coproc_core::driver::Match;
 use coproc_core::id::CoprocId;
-use hypervisor::config::machine::{self, EnableMethod, Gic, Machine, PciHost, Trigger, UartKind, WindowKind};
+use core::sync::atomic::{AtomicUsize, Ordering};
+use hypervisor::config::machine::{
+    self, EnableMethod, Gic, Machine, PciHost, Trigger, UartKind, WindowKind,
+};
 use hypervisor::config::{Configuration, CoprocConfig, DeviceLocator, Known, KnownName};
 use hypervisor::devicetree::{Error, Region, Tree};
 use hypervisor::vpci::{self, ConfigAccess, FunctionAddress, HostWindow, WindowAllocator};
@@ -33,7 +35,9 @@ static VTCR: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(
 
 fn fatal(message: core::fmt::Arguments<'_>) -> ! {
     console::flush();
-    report::emergency(format_args!("[baton] fatal: {message}\n[baton] nothing was started\n"));
+    report::emergency(format_args!(
+        "[baton] fatal: {message}\n[baton] nothing was started\n"
+    ));
     report::halt()
 }
 
@@ -46,13 +50,21 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
         // There is no console without a machine; the report goes to the one of a debugger.
         Err(error) => fatal(format_args!("{error}")),
     };
-    let ram: Vec<(u64, u64)> = machine.memory.iter().map(|region| (region.address, region.end())).collect();
+    let ram: Vec<(u64, u64)> = machine
+        .memory
+        .iter()
+        .map(|region| (region.address, region.end()))
+        .collect();
     if let Err(error) = mmu::initialise(image, context::physical_address_bits(), &ram) {
         fatal(format_args!("EL2's translation tables: {error}"));
     }
     start_console(&machine);
     timer::initialise();
-    log::info!("Baton {} on {} CPUs", env!("CARGO_PKG_VERSION"), machine.cpus.len());
+    log::info!(
+        "Baton {} on {} CPUs",
+        env!("CARGO_PKG_VERSION"),
+        machine.cpus.len()
+    );
 
     let known = known_names();
     let configuration = known.with(|known| Configuration::from_tree(&parsed, &machine, known));
@@ -80,16 +92,33 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
             Err(error) => log::error!("{error}"),
         }
     }
-    for rejected in configuration.domains.iter().filter_map(|domain| domain.as_ref().err()) {
-        log::error!("{} is not created: {} mistakes", rejected.path, rejected.errors.len());
+    for rejected in configuration
+        .domains
+        .iter()
+        .filter_map(|domain| domain.as_ref().err())
+    {
+        log::error!(
+            "{} is not created: {} mistakes",
+            rejected.path,
+            rejected.errors.len()
+        );
     }
     if let Some(uart) = &machine.uart
         && let Some(interrupt) = uart.interrupt
-        && let Err(error) = gic.enable(interrupt.intid.0, false, cpu::current().affinity.load(Ordering::Relaxed))
+        && let Err(error) = gic.enable(
+            interrupt.intid.0,
+            false,
+            cpu::current().affinity.load(Ordering::Relaxed),
+        )
     {
         log::warn!("{}: {error}; no input", uart.path);
     }
-    let system = super::publish(System { machine, gic: Mutex::new(gic), instances, domains });
+    let system = super::publish(System {
+        machine,
+        gic: Mutex::new(gic),
+        instances,
+        domains,
+    });
     load::distribute(&system.domains);
     let (used, heap) = arch::boot::heap_use();
     log::info!(
@@ -130,8 +159,16 @@ fn start_cpu(gic: &mut gic::Gic, machine: &Machine) {
     if let Err(error) = gic.initialise_cpu(affinity) {
         fatal(format_args!("{error}"));
     }
-    let timers = [machine.timer.hypervisor, machine.timer.virt, machine.gic.maintenance()];
-    for intid in timers.iter().map(|interrupt| interrupt.intid.0).chain([gic::KICK]) {
+    let timers = [
+        machine.timer.hypervisor,
+        machine.timer.virt,
+        machine.gic.maintenance(),
+    ];
+    for intid in timers
+        .iter()
+        .map(|interrupt| interrupt.intid.0)
+        .chain([gic::KICK])
+    {
         if let Err(error) = gic.enable(intid, false, affinity) {
             fatal(format_args!("{error}"));
         }
@@ -177,7 +214,10 @@ struct KnownNames {
 
 impl KnownNames {
     fn with<R>(&self, use_it: impl FnOnce(&Known<'_>) -> R) -> R {
-        use_it(&Known { drivers: &self.drivers, schedulers: &self.schedulers })
+        use_it(&Known {
+            drivers: &self.drivers,
+            schedulers: &self.schedulers,
+        })
     }
 }
 
@@ -185,10 +225,17 @@ fn known_names() -> KnownNames {
     let names = |known: &'static [(&'static str, &'static str, bool)]| {
         known
             .iter()
-            .map(|(name, feature, compiled_in)| KnownName { name, feature, compiled_in: *compiled_in })
+            .map(|(name, feature, compiled_in)| KnownName {
+                name,
+                feature,
+                compiled_in: *compiled_in,
+            })
             .collect()
     };
-    KnownNames { drivers: names(platforms::coproc::KNOWN), schedulers: names(sched_algos::KNOWN) }
+    KnownNames {
+        drivers: names(platforms::coproc::KNOWN),
+        schedulers: names(sched_algos::KNOWN),
+    }
 }
 
 fn take_memory(
@@ -199,8 +246,14 @@ fn take_memory(
     image: HostPhysical,
 ) {
     let mut taken: Vec<Region> = configuration.module_regions().collect();
-    taken.push(Region { address: tree.get(), size: tree_size });
-    taken.push(Region { address: image.get(), size: mmu::image_size() });
+    taken.push(Region {
+        address: tree.get(),
+        size: tree_size,
+    });
+    taken.push(Region {
+        address: image.get(),
+        size: mmu::image_size(),
+    });
     let mut frames = FRAMES.lock();
     for region in machine.free_memory(&taken) {
         if let Err(error) = frames.add(HostPhysical::new(region.address), region.size) {
@@ -211,12 +264,18 @@ fn take_memory(
 
 fn start_gic(machine: &Machine) -> gic::Gic {
     let Gic::V3(found) = &machine.gic else {
-        fatal(format_args!("the interrupt controller is a GICv2, which is not built yet; expected a GICv3"));
+        fatal(format_args!(
+            "the interrupt controller is a GICv2, which is not built yet; expected a GICv3"
+        ));
     };
-    let map = |region: &Region| match mmu::map_device(HostPhysical::new(region.address), region.size) {
-        Ok(region) => region,
-        Err(error) => fatal(format_args!("the interrupt controller at {:#x}: {error}", region.address)),
-    };
+    let map =
+        |region: &Region| match mmu::map_device(HostPhysical::new(region.address), region.size) {
+            Ok(region) => region,
+            Err(error) => fatal(format_args!(
+                "the interrupt controller at {:#x}: {error}",
+                region.address
+            )),
+        };
     let redistributors: ArrayVec<_, 8> = found.redistributors.iter().take(8).map(map).collect();
     let mut gic = gic::Gic::new(map(&found.distributor), redistributors);
     gic.initialise();
@@ -224,7 +283,11 @@ fn start_gic(machine: &Machine) -> gic::Gic {
         machine.timer.hypervisor.intid.0,
         machine.timer.virt.intid.0,
         machine.gic.maintenance().intid.0,
-        machine.uart.as_ref().and_then(|uart| uart.interrupt).map_or(0, |interrupt| interrupt.intid.0),
+        machine
+            .uart
+            .as_ref()
+            .and_then(|uart| uart.interrupt)
+            .map_or(0, |interrupt| interrupt.intid.0),
     );
     gic
 }
@@ -245,9 +308,13 @@ fn start_secondaries(machine: &Machine) -> Vec<usize> {
             break;
         };
         let started = match (found.enable, conduit) {
-            (EnableMethod::Psci, Some(conduit)) => power::cpu_on(conduit, found.mpidr, entry, argument)
-                .map_err(|error| format!("PSCI CPU_ON: {error}")),
-            (EnableMethod::SpinTable { .. }, _) => Err("starting by spin table is not built yet".to_string()),
+            (EnableMethod::Psci, Some(conduit)) => {
+                power::cpu_on(conduit, found.mpidr, entry, argument)
+                    .map_err(|error| format!("PSCI CPU_ON: {error}"))
+            }
+            (EnableMethod::SpinTable { .. }, _) => {
+                Err("starting by spin table is not built yet".to_string())
+            }
             _ => Err("the device tree says no way to start it".to_string()),
         };
         if let Err(error) = started {
@@ -272,7 +339,10 @@ fn start_iommu(machine: &Machine, gic: &mut gic::Gic) {
         log::warn!("no IOMMU: no coprocessor can be shared");
         return;
     };
-    let region = match mmu::map_device(HostPhysical::new(found.registers.address), found.registers.size) {
+    let region = match mmu::map_device(
+        HostPhysical::new(found.registers.address),
+        found.registers.size,
+    ) {
         Ok(region) => region,
         Err(error) => {
             log::error!("{}: {error}", found.path);
@@ -290,10 +360,17 @@ fn start_iommu(machine: &Machine, gic: &mut gic::Gic) {
     }
     let event = found.event.or(found.combined);
     let error = found.error.or(found.combined);
-    smmu::identify(event.map_or(0, |event| event.intid.0), error.map_or(0, |error| error.intid.0));
+    smmu::identify(
+        event.map_or(0, |event| event.intid.0),
+        error.map_or(0, |error| error.intid.0),
+    );
     let affinity = cpu::current().affinity.load(Ordering::Relaxed);
     for interrupt in [event, error].into_iter().flatten() {
-        if let Err(error) = gic.enable(interrupt.intid.0, interrupt.trigger == Trigger::Edge, affinity) {
+        if let Err(error) = gic.enable(
+            interrupt.intid.0,
+            interrupt.trigger == Trigger::Edge,
+            affinity,
+        ) {
             log::error!("{}: {error}", found.path);
         }
     }
@@ -321,9 +398,10 @@ fn start_coprocs(
     };
     boot::set_config_space(pci::ConfigSpace::new(ecam, host.first_bus));
     silence_functions();
-    let windows = host.windows.iter().filter(|window| {
-        matches!(window.kind, WindowKind::Mem32 | WindowKind::Mem64)
-    });
+    let windows = host
+        .windows
+        .iter()
+        .filter(|window| matches!(window.kind, WindowKind::Mem32 | WindowKind::Mem64));
     let mut windows = WindowAllocator::new(windows.map(|window| HostWindow {
         bus: window.pci_address,
         host: HostPhysical::new(window.cpu.address),
@@ -332,7 +410,12 @@ fn start_coprocs(
     for config in &configuration.coprocs {
         match start_coproc(host, config, &mut windows, gic, instances.len()) {
             Ok((instance, found)) => {
-                log::info!("{}: {} shared by {}", config.path, config.device, config.scheduler);
+                log::info!(
+                    "{}: {} shared by {}",
+                    config.path,
+                    config.device,
+                    config.scheduler
+                );
                 instances.push(instance);
                 available.push((config.id, found));
             }
@@ -350,7 +433,11 @@ fn silence_functions() {
     let mut space = space.lock();
     for device in 0..32 {
         for function in 0..8 {
-            let address = FunctionAddress { bus: 0, device, function };
+            let address = FunctionAddress {
+                bus: 0,
+                device,
+                function,
+            };
             if space.read32(address, 0) as u16 == u16::MAX {
                 continue;
             }
@@ -374,9 +461,16 @@ fn start_coproc(
         Error::new(config.path.clone(), found, expected).property("device")
     };
     let DeviceLocator::Pci(function) = &config.device else {
-        return Err(other(config.device.to_string(), "a PCI function; other devices are not built yet"));
+        return Err(other(
+            config.device.to_string(),
+            "a PCI function; other devices are not built yet",
+        ));
     };
-    let address = FunctionAddress { bus: function.bus, device: function.device, function: function.function };
+    let address = FunctionAddress {
+        bus: function.bus,
+        device: function.device,
+        function: function.function,
+    };
     let Some(space) = boot::config_space() else {
         return Err(config.device_absent());
     };
@@ -393,24 +487,44 @@ fn start_coproc(
         matches!(found, Match::Pci { vendor, device } if *vendor == description.vendor && *device == description.device)
     });
     if !suits {
-        let found = format!("PCI device {:04x}:{:04x}", description.vendor, description.device);
+        let found = format!(
+            "PCI device {:04x}:{:04x}",
+            description.vendor, description.device
+        );
         return Err(config.device_unsuitable(found));
     }
     let (_, stream) = host
         .stream(*function)
         .filter(|_| boot::iommu().is_some())
-        .ok_or_else(|| other(format!("{}, which no IOMMU confines", config.device), "a device behind an IOMMU"))?;
+        .ok_or_else(|| {
+            other(
+                format!("{}, which no IOMMU confines", config.device),
+                "a device behind an IOMMU",
+            )
+        })?;
     let interrupt = host
         .intx_interrupt(*function, description.interrupt_pin)
-        .ok_or_else(|| other(format!("{} without an interrupt", config.device), "an entry in interrupt-map"))?;
+        .ok_or_else(|| {
+            other(
+                format!("{} without an interrupt", config.device),
+                "an entry in interrupt-map",
+            )
+        })?;
     let placements = vpci::assign_bars(space, address, &description, allocator)
         .map_err(|error| other(error.to_string(), "room in the host bridge's windows"))?;
     let mut regions = [None; 6];
     let mut windows = Vec::new();
     for window in facts.windows {
-        let placed = placements.get(window.index).copied().flatten().filter(|placed| placed.size >= window.size);
+        let placed = placements
+            .get(window.index)
+            .copied()
+            .flatten()
+            .filter(|placed| placed.size >= window.size);
         let Some(placed) = placed else {
-            return Err(other(format!("BAR {} too small or absent", window.index), "the windows that the driver needs"));
+            return Err(other(
+                format!("BAR {} too small or absent", window.index),
+                "the windows that the driver needs",
+            ));
         };
         let region = mmu::map_device(placed.address, placed.size)
             .map_err(|error| other(error.to_string(), "mappable registers"))?;
@@ -428,18 +542,45 @@ fn start_coproc(
         slice: config.slice.unwrap_or(defaults.slice),
         refusal_bound: config.refusal_bound.unwrap_or(defaults.refusal_bound),
     };
-    let algorithm = sched_algos::by_name(&config.scheduler, &Tuning { slice: settings.slice })
-        .ok_or_else(|| other(config.scheduler.clone(), "an algorithm that is compiled in"))?;
+    let algorithm = sched_algos::by_name(
+        &config.scheduler,
+        &Tuning {
+            slice: settings.slice,
+        },
+    )
+    .ok_or_else(|| other(config.scheduler.clone(), "an algorithm that is compiled in"))?;
     let save_area = facts.save_area;
     let coproc = Coproc::new(config.id, driver, algorithm, settings, timer::now());
-    let side = Side { registers: Registers { regions }, windows, function: address, stream, shares: Vec::new() };
+    let side = Side {
+        registers: Registers { regions },
+        windows,
+        function: address,
+        stream,
+        shares: Vec::new(),
+    };
     let instance = Instance::new(config.id, interrupt.intid.0, coproc, side);
     instance
         .with(|coproc, machine| coproc.start(machine))
-        .map_err(|error| other(format!("{}: {error}", config.device), "a device that the driver takes"))?;
+        .map_err(|error| {
+            other(
+                format!("{}: {error}", config.device),
+                "a device that the driver takes",
+            )
+        })?;
     let affinity = cpu::current().affinity.load(Ordering::Relaxed);
-    gic.enable(interrupt.intid.0, interrupt.trigger == Trigger::Edge, affinity)
-        .map_err(|error| other(error.to_string(), "an interrupt that exists"))?;
-    Ok((instance, Available { index, description, save_area, path: config.path.clone() }))
+    gic.enable(
+        interrupt.intid.0,
+        interrupt.trigger == Trigger::Edge,
+        affinity,
+    )
+    .map_err(|error| other(error.to_string(), "an interrupt that exists"))?;
+    Ok((
+        instance,
+        Available {
+            index,
+            description,
+            save_area,
+            path: config.path.clone(),
+        },
+    ))
 }
-

@@ -20,13 +20,19 @@ impl TableMemory for TableFrames {
 
     fn allocate_contiguous(&mut self, frames: usize, alignment: u64) -> Option<HostPhysical> {
         let size = PAGE_SIZE.checked_mul(frames as u64)?;
-        let piece = FRAMES.lock().allocate(size, alignment.max(PAGE_SIZE)).ok()?;
+        let piece = FRAMES
+            .lock()
+            .allocate(size, alignment.max(PAGE_SIZE))
+            .ok()?;
         memory::zero(piece.start, piece.size);
         Some(piece.start)
     }
 
     fn free(&mut self, frame: HostPhysical) {
-        if let Err(error) = FRAMES.lock().free(Piece { start: frame, size: PAGE_SIZE }) {
+        if let Err(error) = FRAMES.lock().free(Piece {
+            start: frame,
+            size: PAGE_SIZE,
+        }) {
             log::error!("tables: {error}");
         }
     }

@@ -58,11 +58,27 @@ mod tests {
         let all = u64::MAX;
         assert_eq!(shown(encoding(3, 0, 0, 5, 0), all) >> 8 & 0xf, 0, "PMU");
         assert_eq!(shown(encoding(3, 0, 0, 4, 0), all) >> 32 & 0xf, 0, "SVE");
-        assert_eq!(shown(encoding(3, 0, 0, 4, 0), all) & 0xff, 0xff, "EL0 and EL1 stay");
-        assert_eq!(shown(encoding(3, 0, 0, 4, 0), all) >> 24 & 0xf, 0xf, "the GIC's system registers stay");
+        assert_eq!(
+            shown(encoding(3, 0, 0, 4, 0), all) & 0xff,
+            0xff,
+            "EL0 and EL1 stay"
+        );
+        assert_eq!(
+            shown(encoding(3, 0, 0, 4, 0), all) >> 24 & 0xf,
+            0xf,
+            "the GIC's system registers stay"
+        );
         assert_eq!(shown(encoding(3, 0, 0, 4, 1), all) >> 8 & 0xf, 0, "MTE");
-        assert_eq!(shown(encoding(3, 0, 0, 6, 1), all) >> 4 & 0xff, 0, "pointer authentication");
-        assert_eq!(shown(encoding(3, 0, 0, 7, 0), all), all, "memory model untouched");
+        assert_eq!(
+            shown(encoding(3, 0, 0, 6, 1), all) >> 4 & 0xff,
+            0,
+            "pointer authentication"
+        );
+        assert_eq!(
+            shown(encoding(3, 0, 0, 7, 0), all),
+            all,
+            "memory model untouched"
+        );
     }
 
     #[test]

@@ -65,7 +65,9 @@ pub const fn take(exception: Exception, before: Before) -> After {
     let (class, status, far) = match exception {
         Exception::Undefined => (0x00u64, 0u64, None),
         Exception::DataAbort { address } => (if lower { 0x24 } else { 0x25 }, 0x10, Some(address)),
-        Exception::InstructionAbort { address } => (if lower { 0x20 } else { 0x21 }, 0x10, Some(address)),
+        Exception::InstructionAbort { address } => {
+            (if lower { 0x20 } else { 0x21 }, 0x10, Some(address))
+        }
     };
     After {
         pc: before.vbar.wrapping_add(offset),
@@ -84,8 +86,14 @@ mod tests {
     #[test]
     fn from_the_kernel_with_its_own_stack() {
         let after = take(
-            Exception::DataAbort { address: 0xdead_0008 },
-            Before { pc: 0x8000, pstate: 0x6000_0005, vbar: 0x1_0000 },
+            Exception::DataAbort {
+                address: 0xdead_0008,
+            },
+            Before {
+                pc: 0x8000,
+                pstate: 0x6000_0005,
+                vbar: 0x1_0000,
+            },
         );
         assert_eq!(after.pc, 0x1_0200);
         assert_eq!(after.elr, 0x8000);
@@ -97,10 +105,26 @@ mod tests {
 
     #[test]
     fn from_user_space_the_lower_vector_and_class_are_used() {
-        let after =
-            take(Exception::InstructionAbort { address: 0x10 }, Before { pc: 0x10, pstate: 0, vbar: 0x1_0000 });
+        let after = take(
+            Exception::InstructionAbort { address: 0x10 },
+            Before {
+                pc: 0x10,
+                pstate: 0,
+                vbar: 0x1_0000,
+            },
+        );
         assert_eq!((after.pc, after.esr >> 26), (0x1_0400, 0x20));
-        let undefined = take(Exception::Undefined, Before { pc: 4, pstate: 0x4, vbar: 0 });
-        assert_eq!((undefined.pc, undefined.esr, undefined.far), (0, 1 << 25, None));
+        let undefined = take(
+            Exception::Undefined,
+            Before {
+                pc: 4,
+                pstate: 0x4,
+                vbar: 0,
+            },
+        );
+        assert_eq!(
+            (undefined.pc, undefined.esr, undefined.far),
+            (0, 1 << 25, None)
+        );
     }
 }

@@ -31,7 +31,11 @@ impl MmioAccess {
         } else {
             value
         };
-        if self.full { extended } else { extended & 0xffff_ffff }
+        if self.full {
+            extended
+        } else {
+            extended & 0xffff_ffff
+        }
     }
 }
 
@@ -89,7 +93,9 @@ pub const fn decode(esr: u64) -> Trap {
     let class = (esr >> 26) as u8 & 0x3f;
     let iss = esr as u32 & 0x1ff_ffff;
     match class {
-        0x01 => Trap::Wait { event: iss & 1 != 0 },
+        0x01 => Trap::Wait {
+            event: iss & 1 != 0,
+        },
         0x07 | 0x19 => Trap::FloatingPoint,
         0x16 => Trap::Hvc(iss as u16),
         0x17 => Trap::Smc(iss as u16),
@@ -148,34 +154,65 @@ mod tests {
     fn a_word_store_is_described() {
         // EC 0x24, IL, ISV, SAS = word, SRT = 3, WnR, translation fault level 3.
         let esr = 0x24 << 26 | 1 << 25 | 1 << 24 | 2 << 22 | 3 << 16 | 1 << 6 | 0x07;
-        let Trap::DataAbort { access: Some(access), walk: false, translation: true, cache_maintenance: false } =
-            decode(esr)
+        let Trap::DataAbort {
+            access: Some(access),
+            walk: false,
+            translation: true,
+            cache_maintenance: false,
+        } = decode(esr)
         else {
             panic!("{:?}", decode(esr));
         };
         assert_eq!(
             access,
-            MmioAccess { write: true, width: Width::Word, register: 3, sign_extend: false, full: false }
+            MmioAccess {
+                write: true,
+                width: Width::Word,
+                register: 3,
+                sign_extend: false,
+                full: false
+            }
         );
     }
 
     #[test]
     fn pairs_have_no_description() {
-        assert!(matches!(decode(0x24 << 26 | 1 << 25 | 0x07), Trap::DataAbort { access: None, .. }));
+        assert!(matches!(
+            decode(0x24 << 26 | 1 << 25 | 0x07),
+            Trap::DataAbort { access: None, .. }
+        ));
     }
 
     #[test]
     fn external_aborts_are_no_translation_faults() {
-        assert!(matches!(decode(0x24 << 26 | 0x10), Trap::DataAbort { translation: false, .. }));
+        assert!(matches!(
+            decode(0x24 << 26 | 0x10),
+            Trap::DataAbort {
+                translation: false,
+                ..
+            }
+        ));
     }
 
     #[test]
     fn loads_extend_as_the_instruction_says() {
-        let load = |width, sign_extend, full| MmioAccess { write: false, width, register: 0, sign_extend, full };
+        let load = |width, sign_extend, full| MmioAccess {
+            write: false,
+            width,
+            register: 0,
+            sign_extend,
+            full,
+        };
         assert_eq!(load(Width::Byte, true, false).extend(0x80), 0xffff_ff80);
-        assert_eq!(load(Width::Byte, true, true).extend(0x80), 0xffff_ffff_ffff_ff80);
+        assert_eq!(
+            load(Width::Byte, true, true).extend(0x80),
+            0xffff_ffff_ffff_ff80
+        );
         assert_eq!(load(Width::Half, false, true).extend(0x1_8001), 0x8001);
-        assert_eq!(load(Width::Word, true, true).extend(0x8000_0000), 0xffff_ffff_8000_0000);
+        assert_eq!(
+            load(Width::Word, true, true).extend(0x8000_0000),
+            0xffff_ffff_8000_0000
+        );
         assert_eq!(load(Width::Double, false, true).extend(u64::MAX), u64::MAX);
     }
 
@@ -185,12 +222,19 @@ mod tests {
         let iss = 3 << 20 | 5 << 17 | 12 << 10 | 7 << 5 | 11 << 1;
         assert_eq!(
             decode(0x18 << 26 | iss),
-            Trap::System(SystemAccess { encoding: encoding(3, 0, 12, 11, 5), read: false, register: 7 })
+            Trap::System(SystemAccess {
+                encoding: encoding(3, 0, 12, 11, 5),
+                read: false,
+                register: 7
+            })
         );
     }
 
     #[test]
     fn the_fault_address_is_put_together() {
-        assert_eq!(fault_address(0x0009_0000, 0xffff_8000_1234_5018), 0x0900_0018);
+        assert_eq!(
+            fault_address(0x0009_0000, 0xffff_8000_1234_5018),
+            0x0900_0018
+        );
     }
 }
