@@ -223,6 +223,12 @@ impl Context {
         state.timer_active = false;
     }
 
+    /// Leaves nothing of a vCPU that goes off in this CPU that would go on by itself: its timer.
+    pub fn abandon() {
+        write!("cntv_ctl_el0", 0);
+        isb(); // the timer is off before its interrupt's state is looked at
+    }
+
     /// Takes the vCPU out of this CPU. Returns when its virtual timer fires, if it is on.
     pub fn save(&self, timer_active: bool) -> Option<coproc_core::time::Instant> {
         // SAFETY: see `Sync`: this CPU has the vCPU loaded.
@@ -334,6 +340,17 @@ pub fn identification(name: u32) -> u64 {
     }
 }
 
+/// The loaded guest's MDSCR_EL1, which is switched with it.
+pub fn debug_control() -> u64 {
+    read!("mdscr_el1")
+}
+
+/// Changes it: single-stepping (SS) and its lock (KDE, MDE, TDCC) are the guest's own; halting debug isn't offered.
+pub fn set_debug_control(value: u64) {
+    const GUEST: u64 = 1 | 1 << 12 | 1 << 13 | 1 << 15;
+    write!("mdscr_el1", value & GUEST);
+}
+
 /// Physical address bits that the CPU implements (ID_AA64MMFR0_EL1.PARange), at most 48.
 pub fn physical_address_bits() -> u8 {
     match read!("id_aa64mmfr0_el1") & 0xf {
@@ -362,7 +379,7 @@ extern "C" fn baton_exit(registers: &mut Registers, kind: u64) -> *mut Registers
 ///   TIDCP (implementation-defined registers), TACR, TID3 (ID registers show what is offered), TSW (set/way cache operations),
 ///   FB and BSU=IS (a guest's maintenance reaches every CPU it may have run on).
 /// - CPTR_EL2: nothing trapped of FP; SVE (bit 8) is, where it exists.
-/// - MDCR_EL2: TPM, TPMCR: no PMU is offered; TDOSA, TDRA.
+/// - MDCR_EL2: TPM, TPMCR: no PMU is offered; TDA, TDOSA, TDRA: breakpoints and watchpoints are the machine's.
 pub fn set_traps() {
     const VM: u64 = 1;
     const FMO: u64 = 1 << 3;
@@ -383,7 +400,10 @@ pub fn set_traps() {
     );
     write!("cptr_el2", 0x32ff | 1 << 8);
     let counters = (read!("pmcr_el0") >> 11) & 0x1f;
-    write!("mdcr_el2", counters | 1 << 6 | 1 << 5);
+    write!(
+        "mdcr_el2",
+        counters | 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11
+    );
     write!("hstr_el2", 0);
     isb(); // in force before a guest runs
 }

@@ -2,6 +2,13 @@
 //!
 //! Messages are collected in a buffer of their own, because a message may be logged under any lock, while the console, which
 //! carries out commands, comes before all locks. Whoever leaves EL2 moves what has collected on.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use super::{management, schedule};
 use crate::arch::timer;
@@ -37,8 +44,8 @@ struct Buffer<'a>(&'a mut (VecDeque<u8>, u64));
 impl Write for Buffer<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let (bytes, lost) = &mut *self.0;
-        if bytes.len() + text.len() > MESSAGES {
-            *lost += text.len() as u64;
+        if bytes.len().saturating_add(text.len()) > MESSAGES {
+            *lost = lost.saturating_add(text.len() as u64);
         } else {
             bytes.extend(text.bytes());
         }
@@ -206,7 +213,7 @@ pub fn flush() {
         let mut face = face.lock();
         let mut rounds = 0u32;
         while pass(&mut face) && rounds < 100_000 {
-            rounds += 1;
+            rounds = rounds.saturating_add(1);
         }
     }
 }

@@ -1,4 +1,11 @@
 //! A domain: memory, vCPUs, interrupt controller, emulated devices.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use super::sharing::Link;
 use super::tables::TableFrames;
@@ -7,7 +14,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use coproc_core::address::{GuestPhysical, HostPhysical};
 use coproc_core::id::DomainId;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use hypervisor::guest_tree::layout;
 use hypervisor::memory::frames::Piece;
 use hypervisor::psci::DomainPower;
@@ -206,8 +213,6 @@ pub struct Domain {
     pub stage2: Mutex<Stage2>,
     /// Its interrupt controller.
     pub vgic: Mutex<Vgic>,
-    /// Number of vCPUs not off: the last one to go off takes the domain with it.
-    pub alive: AtomicUsize,
 }
 
 impl Domain {
@@ -240,7 +245,6 @@ impl Domain {
             uart: uart.then(|| Mutex::new(Vpl011::new())),
             stage2: Mutex::new(stage2),
             vgic: Mutex::new(vgic),
-            alive: AtomicUsize::new(1),
         }
     }
 

@@ -2,6 +2,13 @@
 //!
 //! A guest can make EL2 do only what stands here. Whatever isn't known is injected into the guest as the
 //! architecture says.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use super::domain::{Activity, Domain, Life, Vcpu};
 use super::schedule::{self, Member};
@@ -291,12 +298,11 @@ fn call(member: Member, registers: &mut Registers) {
         registers.x[2],
         registers.x[3],
     ];
-    let outcome = domain
-        .power
-        .lock()
-        .serve(vcpu.index, Call::decode(arguments), |address| {
-            domain.is_ram(GuestPhysical::new(address))
-        });
+    // Held until the vCPU concerned is on or off, so that nobody sees the one without the other.
+    let mut power = domain.power.lock();
+    let outcome = power.serve(vcpu.index, Call::decode(arguments), |address| {
+        domain.is_ram(GuestPhysical::new(address))
+    });
     match outcome {
         Outcome::Return(value) => registers.set(0, value),
         Outcome::StartVcpu {
@@ -306,12 +312,15 @@ fn call(member: Member, registers: &mut Registers) {
         } => {
             registers.set(0, 0);
             if let Some(started) = domain.vcpus.get(index) {
+                power.started(index);
                 start_vcpu(domain, started, entry, context);
             }
         }
         Outcome::StopVcpu => {
-            vcpu.set_activity(Activity::Off);
-            if domain.alive.fetch_sub(1, Ordering::SeqCst) == 1 {
+            schedule::abandon(member);
+            let last = power.all_off();
+            drop(power);
+            if last {
                 log::info!("{}: all vCPUs are off", domain.id);
                 domain.stop(Life::Off);
             }
@@ -336,13 +345,11 @@ fn call(member: Member, registers: &mut Registers) {
 }
 
 /// Starts a vCPU that is off. Its CPU may be another one: it's made ready last.
-pub fn start_vcpu(domain: &Domain, vcpu: &Vcpu, entry: u64, argument: u64) {
+fn start_vcpu(domain: &Domain, vcpu: &Vcpu, entry: u64, argument: u64) {
     let kicks = domain.vgic.lock().reset_vcpu(vcpu.index);
     domain.kick(kicks);
     vcpu.context.reset();
     vcpu.registers.start_at(entry, argument);
-    domain.power.lock().started(vcpu.index);
-    domain.alive.fetch_add(1, Ordering::SeqCst);
     vcpu.set_activity(Activity::Ready);
     vcpu.wake();
 }
@@ -353,6 +360,11 @@ fn system_register(member: Member, registers: &mut Registers, access: &SystemAcc
     const SGI0R: u32 = encoding(3, 0, 12, 11, 7);
     const DIR: u32 = encoding(3, 0, 12, 11, 1);
     const ACTLR: u32 = encoding(3, 0, 1, 0, 1);
+    /// Op0 of the debug registers.
+    const DEBUG: u32 = 2;
+    const MDSCR: u32 = encoding(2, 0, 0, 2, 2);
+    const OSLSR: u32 = encoding(2, 0, 1, 1, 4);
+    const OS_LOCK_IMPLEMENTED: u64 = 1 << 3;
     const DC_ISW: u32 = encoding(1, 0, 7, 6, 2);
     const DC_CSW: u32 = encoding(1, 0, 7, 10, 2);
     const DC_CISW: u32 = encoding(1, 0, 7, 14, 2);
@@ -384,6 +396,13 @@ fn system_register(member: Member, registers: &mut Registers, access: &SystemAcc
         // Cache operations by set and way reach one CPU's caches only, and a vCPU may move: they have no defined use under
         // a hypervisor. All of a domain's memory is coherent with them left out, once its caches are on.
         (DC_ISW | DC_CSW | DC_CISW, false) => {}
+        // Self-hosted debug: single-stepping works. Breakpoints and watchpoints read as zero and ignore writes:
+        // the hardware's would hit other domains, too.
+        (MDSCR, true) => registers.set(access.register, context::debug_control()),
+        (MDSCR, false) => context::set_debug_control(value),
+        (OSLSR, true) => registers.set(access.register, OS_LOCK_IMPLEMENTED),
+        (name, true) if name >> 14 == DEBUG => registers.set(access.register, 0),
+        (name, false) if name >> 14 == DEBUG => {}
         (name, true) if identification::is_identification(name) => {
             let shown = identification::shown(name, context::identification(name));
             registers.set(access.register, shown);

@@ -1,4 +1,11 @@
 //! Physical interrupts: taken here, whoever runs.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use super::domain::Activity;
 use super::{console, schedule, sharing, smmu};

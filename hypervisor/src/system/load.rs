@@ -30,6 +30,8 @@ use platforms::translation::{Geometry, Stage2Attributes, TranslationTable};
 /// Shared interrupts of a domain's interrupt controller.
 const SPIS: usize = 64;
 const BLOCK: u64 = 0x20_0000;
+/// VMIDs above are the IOMMU's.
+const VMID_LAST: u64 = 127;
 const GIBIBYTE: u64 = 1 << 30;
 
 /// A coprocessor that domains can be attached to.
@@ -121,8 +123,8 @@ pub struct Workshop<'a> {
     pub available: &'a [(coproc_core::id::CoprocId, Available)],
     /// Bits of a domain's address.
     pub geometry: Geometry,
-    /// CPUs that run.
-    pub online: &'a [usize],
+    /// For each CPU of the device tree its number here, if it runs.
+    pub online: &'a [Option<usize>],
     next_vcoproc: u32,
     next_vmid: u64,
     next_cpu: usize,
@@ -134,7 +136,7 @@ impl<'a> Workshop<'a> {
         instances: &'a [Instance],
         available: &'a [(coproc_core::id::CoprocId, Available)],
         geometry: Geometry,
-        online: &'a [usize],
+        online: &'a [Option<usize>],
     ) -> Self {
         Self {
             instances,
@@ -198,6 +200,12 @@ impl<'a> Workshop<'a> {
 
         let entry = self.place(config, &taken.memory)?;
         let vmid = self.next_vmid;
+        if vmid > VMID_LAST {
+            return Err(other(
+                format!("domain number {vmid}"),
+                "at most 127 domains, one VMID each",
+            ));
+        }
         let vttbr = vmid << 48 | root.get();
         let (bus, links) = self.connect(config, &mappings, taken)?;
         let vcpus = self.vcpus(config, vttbr)?;
@@ -382,20 +390,20 @@ impl<'a> Workshop<'a> {
         let offset = timer::counter();
         (0..config.cpus as usize)
             .map(|index| {
-                let wanted = config.affinity.get(index).copied();
-                let cpu = match wanted {
-                    Some(cpu) if self.online.contains(&cpu) => cpu,
-                    Some(cpu) => {
-                        let found = format!("CPU {cpu}, which did not start");
-                        return Err(Error::new(config.path.clone(), found, "a CPU that runs")
-                            .property("baton,cpu-affinity"));
+                let cpu = match config.affinity.get(index) {
+                    Some(wanted) => {
+                        self.online.get(*wanted).copied().flatten().ok_or_else(|| {
+                            let found = format!("CPU {wanted}, which does not run");
+                            Error::new(config.path.clone(), found, "a CPU that runs")
+                                .property("baton,cpu-affinity")
+                        })?
                     }
                     None => {
-                        self.next_cpu += 1;
-                        self.online
-                            .get((self.next_cpu - 1) % self.online.len().max(1))
-                            .copied()
-                            .unwrap_or(0)
+                        // In turn over those that run: at least the one that booted does.
+                        let running = self.online.iter().flatten().count().max(1);
+                        let turn = self.next_cpu % running;
+                        self.next_cpu = turn + 1;
+                        self.online.iter().flatten().nth(turn).copied().unwrap_or(0)
                     }
                 };
                 Ok(Vcpu::new(

@@ -1,4 +1,11 @@
 //! The management operations on the running system.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use super::domain::Life;
 use super::sharing::Instance;

@@ -3,10 +3,17 @@
 //! A vCPU belongs to one CPU. Those that are ready take turns; a vCPU that waits, waits *here*: the exit that put it to
 //! sleep returns only when a vCPU of this CPU can go on, be it the same. This is the place where a scheduler for
 //! vCPUs plugs in; today's is round robin.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use super::domain::{Activity, Domain, Life, Vcpu};
 use super::{console, exit, interrupts, sharing};
-use crate::arch::context::{self, Registers};
+use crate::arch::context::{self, Context, Registers};
 use crate::arch::cpu::{self, Cpu, MAX_CPUS};
 use crate::arch::{gic, registers, timer};
 use alloc::vec::Vec;
@@ -55,13 +62,20 @@ static QUEUES: [Queue; MAX_CPUS] = [const {
 }; MAX_CPUS];
 
 fn queue(cpu: &Cpu) -> &'static Queue {
-    // Every CPU's index is below MAX_CPUS, which is the length.
-    &QUEUES[cpu.index() % MAX_CPUS]
+    at(cpu.index())
+}
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "below MAX_CPUS, which is the length"
+)]
+fn at(index: usize) -> &'static Queue {
+    &QUEUES[index % MAX_CPUS]
 }
 
 /// Tells which vCPUs CPU `index` runs.
 pub fn assign(index: usize, members: Vec<Member>) {
-    QUEUES[index % MAX_CPUS].members.call_once(|| members);
+    at(index).members.call_once(|| members);
 }
 
 /// The timer of this CPU must be set anew before it goes on.
@@ -85,10 +99,15 @@ impl Queue {
         let members = self.members();
         let after = match self.loaded.load(Ordering::Relaxed) {
             NONE => 0,
-            loaded => loaded + 1,
+            loaded => loaded.saturating_add(1),
         };
         (0..members.len())
-            .map(|offset| (after + offset) % members.len().max(1))
+            .map(|offset| {
+                after
+                    .wrapping_add(offset)
+                    .checked_rem(members.len())
+                    .unwrap_or(0)
+            })
             .find(|index| {
                 members
                     .get(*index)
@@ -116,16 +135,17 @@ pub fn choose() -> *mut Registers {
         let now = timer::now();
         if let Some(member) = queue.loaded() {
             settle(member);
-            if member.vcpu.activity() == Activity::Ready
-                && now.as_nanos() < queue.turn_end.load(Ordering::Relaxed)
-            {
-                synchronise(member);
-                if member.vcpu.attention.load(Ordering::SeqCst) {
-                    continue;
-                }
-                set_timer(queue);
-                return member.vcpu.registers.pointer();
+        }
+        if let Some(member) = queue.loaded()
+            && member.vcpu.activity() == Activity::Ready
+            && now.as_nanos() < queue.turn_end.load(Ordering::Relaxed)
+        {
+            synchronise(member);
+            if member.vcpu.attention.load(Ordering::SeqCst) {
+                continue;
             }
+            set_timer(queue);
+            return member.vcpu.registers.pointer();
         }
         match queue.next() {
             Some(index) => {
@@ -134,7 +154,7 @@ pub fn choose() -> *mut Registers {
                     other != index && member.vcpu.activity() == Activity::Ready
                 });
                 let end = if others {
-                    (now + TURN).as_nanos()
+                    now.saturating_add(TURN).as_nanos()
                 } else {
                     NEVER
                 };
@@ -153,8 +173,40 @@ pub fn choose() -> *mut Registers {
 /// Carries out what was decided about the loaded vCPU elsewhere: its domain was stopped.
 fn settle(member: Member) {
     if matches!(member.domain.life(), Life::Off | Life::Crashed) {
-        member.vcpu.set_activity(Activity::Off);
+        abandon(member);
     }
+}
+
+/// The loaded vCPU goes off: nothing of it is kept, and nothing of it stays in the CPU. Interrupts linked to physical ones are given
+/// back here, on the CPU that took them.
+pub fn abandon(member: Member) {
+    let Member { domain, vcpu } = member;
+    let mut physical: ArrayVec<u32, 32> = ArrayVec::new();
+    {
+        let mut vgic = domain.vgic.lock();
+        let mut lists = vcpu.lists.lock();
+        refresh_lists(&mut lists);
+        let used = lists.in_use;
+        let mut note = |deactivated| {
+            if let Deactivated::Physical(intid) = deactivated {
+                // At most one for each private interrupt.
+                let _ = physical.try_push(intid);
+            }
+        };
+        let mut kicks = vgic.collect(vcpu.index, &mut lists, &mut note);
+        kicks |= vgic.reset_vcpu(vcpu.index);
+        kicks |= vgic.collect(vcpu.index, &mut lists, &mut note);
+        context::write_lists(&lists, used);
+        drop(lists);
+        drop(vgic);
+        domain.kick(kicks.without(vcpu.index));
+    }
+    Context::abandon();
+    for intid in physical {
+        gic::deactivate(intid);
+    }
+    queue(cpu::current()).loaded.store(NONE, Ordering::Relaxed);
+    vcpu.set_activity(Activity::Off);
 }
 
 /// Another vCPU became ready on this CPU: the loaded one's turn is limited from now on.
@@ -167,9 +219,10 @@ pub fn notice_ready() {
         .enumerate()
         .any(|(index, member)| index != loaded && member.vcpu.activity() == Activity::Ready);
     if others && queue.turn_end.load(Ordering::Relaxed) == NEVER {
-        queue
-            .turn_end
-            .store((timer::now() + TURN).as_nanos(), Ordering::Relaxed);
+        queue.turn_end.store(
+            timer::now().saturating_add(TURN).as_nanos(),
+            Ordering::Relaxed,
+        );
         queue.rearm.store(true, Ordering::Relaxed);
     }
 }

@@ -60,6 +60,15 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     }
     start_console(&machine);
     timer::initialise();
+    let place = Region {
+        address: tree.get(),
+        size: blob.len() as u64,
+    };
+    if !machine.is_ram(&place) {
+        fatal(format_args!(
+            "the device tree at {tree} is not in RAM as it describes it"
+        ));
+    }
     log::info!(
         "Baton {} on {} CPUs",
         env!("CARGO_PKG_VERSION"),
@@ -292,18 +301,26 @@ fn start_gic(machine: &Machine) -> gic::Gic {
     gic
 }
 
-/// Starts the other CPUs; returns the indices of those that run, this one included.
-fn start_secondaries(machine: &Machine) -> Vec<usize> {
+/// Starts the other CPUs. Returns, for each CPU of the tree, its number here if it runs: CPU 0 is the one that booted, wherever
+/// it stands in the tree.
+fn start_secondaries(machine: &Machine) -> Vec<Option<usize>> {
     let this = cpu::current();
     let own = this.affinity.load(Ordering::Relaxed);
-    // CPU 0 of Baton is the one that booted, wherever it stands in the tree.
-    let mut online = Vec::from([0]);
+    let mut online: Vec<Option<usize>> = machine
+        .cpus
+        .iter()
+        .map(|cpu| (cpu.mpidr == own).then_some(0))
+        .collect();
     let conduit = machine.psci.map(|psci| match psci.conduit {
         machine::Conduit::Smc => power::Conduit::Smc,
         machine::Conduit::Hvc => power::Conduit::Hvc,
     });
-    let others = machine.cpus.iter().filter(|cpu| cpu.mpidr != own);
-    for (index, found) in (1..cpu::MAX_CPUS).zip(others) {
+    let others = machine
+        .cpus
+        .iter()
+        .zip(&mut online)
+        .filter(|(cpu, _)| cpu.mpidr != own);
+    for (index, (found, number)) in (1..cpu::MAX_CPUS).zip(others) {
         let Some((entry, argument)) = arch::boot::prepare_secondary(index) else {
             break;
         };
@@ -328,7 +345,7 @@ fn start_secondaries(machine: &Machine) -> Vec<usize> {
         if ONLINE.load(Ordering::SeqCst) & 1 << index == 0 {
             log::warn!("CPU {:#x} was started but did not come", found.mpidr);
         } else {
-            online.push(index);
+            *number = Some(index);
         }
     }
     online
