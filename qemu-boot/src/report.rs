@@ -214,6 +214,50 @@ impl CoprocReport {
             .sum();
         (total > 0).then(|| own as f64 * 100.0 / total as f64)
     }
+
+    /// The domains' shares of a coproc's charged time while all of them wanted it, in per cent, and the number of slices in
+    /// that time: from the last one's first slice to the end of the first one's last. Whoever has work left when the others are
+    /// done gets the coproc alone, which says nothing about fairness.
+    pub fn contended(&self, coproc: &str) -> Option<Contended> {
+        let mut spans: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        let slices = || {
+            self.slices
+                .iter()
+                .filter(|slice| slice.coproc.to_string() == coproc)
+        };
+        for slice in slices() {
+            let span = spans
+                .entry(&slice.domain)
+                .or_insert((slice.from_ns, slice.to_ns));
+            *span = (span.0.min(slice.from_ns), span.1.max(slice.to_ns));
+        }
+        let from = spans.values().map(|span| span.0).max()?;
+        let to = spans.values().map(|span| span.1).min()?;
+        let mut used: BTreeMap<String, u64> = BTreeMap::new();
+        let mut count = 0;
+        for slice in slices() {
+            let time = slice.to_ns.min(to).saturating_sub(slice.from_ns.max(from));
+            count += usize::from(time > 0);
+            *used.entry(slice.domain.clone()).or_default() += time;
+        }
+        let total: u64 = used.values().sum();
+        (total > 0).then(|| Contended {
+            shares: used
+                .into_iter()
+                .map(|(name, time)| (name, time as f64 * 100.0 / total as f64))
+                .collect(),
+            slices: count,
+        })
+    }
+}
+
+/// See [`CoprocReport::contended`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct Contended {
+    /// Per cent by domain.
+    pub shares: BTreeMap<String, f64>,
+    /// Slices that lie, in part, in that time.
+    pub slices: usize,
 }
 
 #[cfg(test)]
@@ -269,6 +313,31 @@ mod tests {
         ));
         assert_eq!(workload_line("workload: starting name=d1"), None);
         assert_eq!(workload_line("something else"), None);
+    }
+
+    #[test]
+    fn only_the_time_that_both_wanted_counts_for_fairness() {
+        let mut report = CoprocReport::default();
+        let slices = [
+            ("d1", 0, 90),
+            ("d1", 100, 200),
+            ("d2", 200, 300),
+            ("d1", 300, 400),
+            ("d2", 400, 900),
+        ];
+        for (domain, from_ns, to_ns) in slices {
+            report.take(&format!(
+                "slice coproc=0 vcoproc=v0 domain={domain} from_ns={from_ns} to_ns={to_ns}"
+            ));
+        }
+        let contended = report.contended("0").unwrap();
+        assert_eq!(
+            contended.slices, 2,
+            "from d2's first slice to the end of d1's last"
+        );
+        assert_eq!(contended.shares["d1"], 50.0);
+        assert_eq!(contended.shares["d2"], 50.0);
+        assert_eq!(report.contended("1"), None);
     }
 
     #[test]

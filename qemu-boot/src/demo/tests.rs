@@ -11,10 +11,16 @@ fn played(name: &str, boot: &str) -> Console {
     std::fs::create_dir_all(&logs).unwrap();
     let script = r#"
 printf '%s\n' "$BOOT"
-stdbuf -oL tr '\r' '\n' | while read -r line; do
+stdbuf -oL tr '\r\001' '\n\n' | while read -r line; do
   case "$line" in
     *"coproc query") printf '%s\r\n' '[baton] coproc id=0 driver=qemu,edu switches=9 refusals=2 elapsed_ns=1000 charge_ns=800 overhead_ns=150 idle_ns=50 fault_ns=0 switch_min_ns=1 switch_mean_ns=2 switch_max_ns=3' '[d1] ok' '[baton] vcoproc id=v0 coproc=0 domain=d1 charge_ns=410' '[baton] vcoproc id=v1 coproc=0 domain=d2 charge_ns=390' '[baton] ok';;
-    *"coproc timeline") printf '%s\r\n' '[baton] slice coproc=0 vcoproc=v0 domain=d1 from_ns=0 to_ns=400' '[baton] slice coproc=0 vcoproc=v1 domain=d2 from_ns=450 to_ns=800' '[baton] ok';;
+    *"coproc timeline")
+      for n in 1 2 3 4 5 6 7 8; do
+        printf '%s\r\n' "[baton] slice coproc=0 vcoproc=v0 domain=d1 from_ns=${n}000 to_ns=${n}400"
+        printf '%s\r\n' "[baton] slice coproc=0 vcoproc=v1 domain=d2 from_ns=${n}450 to_ns=${n}850"
+      done
+      printf '%s\r\n' '[baton] ok';;
+    "") printf '%s\r\n' '[baton] input to baton';;
     *) printf '%s\r\n' '[baton] error: unknown command';;
   esac
 done
@@ -48,7 +54,7 @@ fn a_good_run_is_followed_queried_and_passes() {
     let results = follow(&console, &names(), &options()).unwrap();
     assert_eq!(results.len(), 2);
     let report = query(&console).unwrap();
-    assert_eq!(report.slices.len(), 2);
+    assert_eq!(report.slices.len(), 16);
     let checks = check(&results, &names(), 40, Some(&report));
     assert!(checks.iter().all(|check| check.holds), "{checks:?}");
     assert_eq!(checks.len(), 9);
@@ -107,10 +113,19 @@ fn every_kind_of_bad_result_fails_its_check() {
         "vcoproc id=v0 domain=d1 charge_ns=5",
         "vcoproc id=v1 domain=d2 charge_ns=5",
     );
-    let (slice1, slice2) = (
-        "slice domain=d1 from_ns=0 to_ns=5",
-        "slice domain=d2 from_ns=5 to_ns=10",
-    );
+    let slices = |domains: &[&str], times: [u64; 2], rounds: u64| -> Vec<String> {
+        let mut lines = Vec::new();
+        for round in 0..rounds {
+            for (domain, time) in domains.iter().zip(times) {
+                let from = 100 * round + if *domain == "d1" { 0 } else { 50 };
+                let to = from + time;
+                lines.push(format!(
+                    "slice coproc=0 domain={domain} from_ns={from} to_ns={to}"
+                ));
+            }
+        }
+        lines
+    };
     let failed = |results: &Results, lines: &[&str]| -> Vec<String> {
         check(results, &names(), 40, Some(&report(lines)))
             .into_iter()
@@ -118,25 +133,36 @@ fn every_kind_of_bad_result_fails_its_check() {
             .map(|check| check.claim)
             .collect()
     };
-    assert!(failed(&results, &[coproc, fair1, fair2, slice1, slice2]).is_empty());
-    let unfair = "vcoproc id=v0 domain=d1 charge_ns=7";
-    assert_eq!(
-        failed(&results, &[coproc, unfair, fair2, slice1, slice2]).len(),
-        2
+    let run = |results: &Results, own: &[&str], slices: &[String]| {
+        let lines: Vec<&str> = own
+            .iter()
+            .copied()
+            .chain(slices.iter().map(String::as_str))
+            .collect();
+        failed(results, &lines)
+    };
+    let fair = slices(&["d1", "d2"], [40, 40], 8);
+    let all = [coproc, fair1, fair2];
+    assert!(run(&results, &all, &fair).is_empty());
+    let unfair = slices(&["d1", "d2"], [40, 20], 8);
+    assert_eq!(run(&results, &all, &unfair).len(), 2);
+    let short = slices(&["d1", "d2"], [40, 40], 4);
+    assert_eq!(run(&results, &all, &short).len(), 2, "too short to judge");
+    let alone = slices(&["d1"], [40, 0], 20);
+    let claims = run(&results, &all, &alone);
+    assert!(
+        claims.iter().any(|claim| claim.contains("every domain")),
+        "{claims:?}"
     );
-    assert_eq!(failed(&results, &[coproc, fair1, fair2, slice1]).len(), 1);
     let leak = coproc.replace("idle_ns=0", "idle_ns=1");
-    assert!(failed(&results, &[&leak, fair1, fair2, slice1, slice2])[0].contains("adds up"));
+    assert!(run(&results, &[&leak, fair1, fair2], &fair)[0].contains("adds up"));
     let still = coproc.replace("switches=1", "switches=0");
-    assert!(failed(&results, &[&still, fair1, fair2, slice1, slice2])[0].contains("switched"));
+    assert!(run(&results, &[&still, fair1, fair2], &fair)[0].contains("switched"));
     assert!(failed(&results, &[]).len() >= 3);
 
     results.get_mut("d1").unwrap().wrong = 1;
     results.get_mut("d2").unwrap().jobs = 39;
-    assert_eq!(
-        failed(&results, &[coproc, fair1, fair2, slice1, slice2]).len(),
-        2
-    );
+    assert_eq!(run(&results, &all, &fair).len(), 2);
     results.remove("d2");
     let checks = check(&results, &names(), 40, None);
     assert!(
