@@ -43,6 +43,11 @@ fn run(options: &mut Options) -> io::Result<()> {
     if !mistakes.is_empty() {
         return Err(io::Error::other(mistakes.join("; ")));
     }
+    if options.wait {
+        console::print("workload: waiting for a line");
+        let line = console::read_line()?;
+        console::print(&format!("workload: read \"{line}\""));
+    }
     if options.mode == Mode::Idle {
         console::print("workload: ready");
         return Ok(());

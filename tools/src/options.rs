@@ -85,6 +85,8 @@ pub struct Options {
     pub device: usize,
     /// `huge=0`: DMA memory in single pages even where a huge one could be had.
     pub huge: bool,
+    /// `wait=1`: start only when a line arrives on the console.
+    pub wait: bool,
     /// `poweroff=1`: switch the machine off at the end.
     pub poweroff: bool,
 }
@@ -106,6 +108,7 @@ impl Default for Options {
             timeout: Duration::from_secs(60),
             device: 0,
             huge: true,
+            wait: false,
             poweroff: false,
         }
     }
@@ -179,6 +182,7 @@ impl Options {
                 self.device = usize::try_from(count()?).map_err(|_| "expected an index")?;
             }
             "huge" => self.huge = switch()?,
+            "wait" => self.wait = switch()?,
             "poweroff" => self.poweroff = switch()?,
             _ => return Err("no such option".into()),
         }
@@ -195,14 +199,14 @@ mod tests {
     fn a_whole_line() {
         let (options, errors) = Options::parse(
             "console=ttyAMA0 workload.name=d1 workload.mode=dma-outside quiet \
-             workload.outside=0x8000000000 workload.jobs=7 workload.seed=9 workload.poweroff=1\n",
+             workload.outside=0x8000000000 workload.jobs=7 workload.seed=9 workload.poweroff=1 workload.wait=1\n",
         );
         assert_eq!(errors, Vec::<String>::new());
         assert_eq!(options.name, "d1");
         assert_eq!(options.mode, Mode::DmaOutside);
         assert_eq!(options.outside, Some(0x80_0000_0000));
         assert_eq!((options.jobs, options.seed), (7, 9));
-        assert!(options.poweroff);
+        assert!(options.poweroff && options.wait);
         assert!(!options.hold);
     }
 

@@ -24,3 +24,15 @@ pub fn print(line: &str) {
         None => io::stdout().write_all(line.as_bytes()),
     };
 }
+
+/// Waits for a line on the kernel's console, which PID 1 has as its standard input.
+///
+/// # Errors
+/// When it can't be read, or has ended.
+pub fn read_line() -> io::Result<String> {
+    let mut line = String::new();
+    match io::stdin().read_line(&mut line)? {
+        0 => Err(io::Error::other("the console has no input")),
+        _ => Ok(line.trim_end().to_owned()),
+    }
+}

@@ -1,0 +1,122 @@
+//! The EL2 console: commands and their answers, and where typed bytes go.
+
+use anyhow::Result;
+use baton_tests::{LIMIT, Machine, PATIENCE, coproc, number, text};
+use qemu_boot::Mark;
+use qemu_boot::demo::{ENTER, ESCAPE};
+use qemu_boot::report::{CoprocReport, Origin, split_tag};
+
+use crate::sharing;
+
+fn boot(name: &str) -> Result<Machine> {
+    let machine = Machine::boot(
+        &sharing(name, &["mode=idle wait=1", "mode=idle wait=1"]),
+        LIMIT,
+    )?;
+    for domain in ["d1", "d2"] {
+        machine.wait_domain(domain, "its program", PATIENCE, |text| {
+            text.contains("waiting for a line").then_some(())
+        })?;
+    }
+    Ok(machine)
+}
+
+/// Baton's own lines after a mark.
+fn own_lines(machine: &Machine, mark: Mark) -> Vec<String> {
+    let lines = machine.lines_after(mark);
+    lines
+        .iter()
+        .filter_map(|line| match split_tag(line) {
+            (Origin::Baton, text) => Some(text.to_owned()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Every command has its answer, and every mistake an error that says what and what to do.
+#[test]
+fn commands_are_answered_and_mistakes_are_told() -> Result<()> {
+    let machine = boot("console-commands")?;
+
+    let help = machine.ask("help")?.join("\n");
+    for command in ["domains", "coproc list", "coproc query", "console"] {
+        assert!(help.contains(command), "{help}");
+    }
+    let running = |id: &str| (id.to_owned(), "running".to_owned());
+    assert_eq!(machine.domains()?, [running("d1"), running("d2")]);
+
+    let mut list = CoprocReport::default();
+    for line in machine.ask("coproc list")? {
+        list.take(&line);
+    }
+    assert_eq!((list.coprocs.len(), list.vcoprocs.len()), (1, 0));
+    assert_eq!(text(coproc(&list), "driver"), "qemu,edu");
+    assert_eq!(text(coproc(&list), "scheduler"), "rr");
+    let query = machine.query()?;
+    assert_eq!((query.coprocs.len(), query.vcoprocs.len()), (1, 2));
+    // Nobody has touched it: it was never given to anyone.
+    assert!(query.slices.is_empty(), "{query:?}");
+    assert_eq!(number(coproc(&query), "switches"), 0);
+    machine.send(ENTER)?;
+
+    for (command, says) in [
+        ("frobnicate", "unknown command `frobnicate`"),
+        ("coproc", "missing"),
+        ("coproc query 7", "no coproc 7"),
+        ("coproc query x", "`x`"),
+        ("domains now", "`now`"),
+        ("console d9", "no domain d9"),
+        // Not built yet, and said to be.
+        ("coproc set 0 slice-us 500", "coproc set"),
+        ("coproc attach 0 d1", "coproc attach"),
+        ("coproc detach 0 d1", "coproc detach"),
+    ] {
+        let error = machine.refusal(command)?;
+        assert!(error.contains(says), "'{command}': {error}");
+    }
+    // A line longer than the editor's doesn't shut the console.
+    let error = machine.refusal(&"x".repeat(500))?;
+    assert!(error.contains("unknown command"), "{error}");
+    assert_eq!(machine.domains()?, [running("d1"), running("d2")]);
+    machine.finish()
+}
+
+/// Input is one's alone: what is typed at a domain isn't a command of Baton's, nor the other way round.
+#[test]
+fn typed_bytes_go_to_one_place_at_a_time() -> Result<()> {
+    let machine = boot("console-input")?;
+
+    machine.ask("console d1")?;
+    let mark = machine.mark();
+    machine.send(&format!("domains{ENTER}"))?;
+    machine.wait_domain("d1", "the line that was typed", PATIENCE, |text| {
+        text.contains("workload: read \"domains\"").then_some(())
+    })?;
+    let own = own_lines(&machine, mark);
+    assert!(
+        !own.iter().any(|line| line.contains("domain id=")),
+        "Baton took a domain's input for a command: {own:?}"
+    );
+
+    // Three times Ctrl-A hands the input on: d1, d2, Baton, d1, …
+    for next in ["d2", "baton", "d1", "d2"] {
+        let mark = machine.mark();
+        machine.send(ESCAPE)?;
+        let announced = machine.wait_for_after(mark, "input to ", PATIENCE)?;
+        assert!(announced.ends_with(next), "{announced}, expected {next}");
+    }
+    machine.send(&format!("hello{ENTER}"))?;
+    machine.wait_domain("d2", "the line that was typed", PATIENCE, |text| {
+        text.contains("workload: read \"hello\"").then_some(())
+    })?;
+    machine.send(ESCAPE)?;
+    machine.ask("domains")?;
+    for (domain, word) in [("d1", "hello"), ("d2", "domains")] {
+        let output = machine.output(domain);
+        assert!(
+            !output.iter().any(|line| line.contains(word)),
+            "{domain} saw the other's input: {output:?}"
+        );
+    }
+    machine.finish()
+}
