@@ -11,9 +11,9 @@
 
 use baton_tools::random::Random;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -75,7 +75,7 @@ fn main() {
         _ => attack(),
     };
     if let Err(error) = result {
-        say(&format!("ERROR {error}"));
+        eprintln!("hostile: ERROR {error}");
     }
     if std::process::id() == 1 {
         loop {
@@ -101,16 +101,20 @@ fn attack() -> io::Result<()> {
     say(&format!("start only={only}"));
     for (daring, phase) in [("0", "halfway"), ("1", "done")] {
         let started = Instant::now();
-        let (mut children, mut killed) = (0u64, 0u64);
+        let (mut children, mut killed, mut pokes) = (0u64, 0u64, 0);
         while started.elapsed() < time {
             seed += 1;
-            let status = Command::new("/proc/self/exe")
+            let child = Command::new("/proc/self/exe")
                 .args(["--poke", &seed.to_string(), daring, &only])
-                .status()?;
+                .stderr(Stdio::inherit())
+                .output()?;
             children += 1;
-            killed += u64::from(status.signal().is_some());
+            killed += u64::from(child.status.signal().is_some());
+            pokes += child.stdout.len();
         }
-        say(&format!("{phase} children={children} killed={killed}"));
+        say(&format!(
+            "{phase} children={children} killed={killed} pokes={pokes}"
+        ));
     }
     Ok(())
 }
@@ -166,8 +170,11 @@ fn poke(
     // Beyond what the kernel maps: nothing to be had.
     let Ok(base) = base else { return Ok(()) };
     let value = random.next_u64();
+    // A child's output is one byte for each poke that it came to.
+    io::stdout().write_all(b".")?;
+    io::stdout().flush()?;
     // Mostly aligned, as Device memory demands; now and then not. 16 bytes fit in any case.
-    let offset = match random.once_in(8) {
+    let offset = match random.once_in(32) {
         true => offset.min(length - 16),
         false => (offset & !7).min(length - 16),
     };
@@ -188,7 +195,8 @@ unsafe fn access_once(at: *mut u8, kind: usize, value: u64) {
         ($instruction:literal) => {
             // SAFETY: the caller's promise; registers other than the named ones aren't changed.
             unsafe {
-                asm!($instruction, a = inout(reg) at => _, v = inout(reg) value => _, w = out(reg) _, out("v0") _, options(nostack))
+                // The comment uses every operand, as is demanded of a template.
+                asm!(concat!($instruction, " // {a} {v} {w}"), a = inout(reg) at => _, v = inout(reg) value => _, w = out(reg) _, out("v0") _, options(nostack))
             }
         };
     }

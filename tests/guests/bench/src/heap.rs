@@ -1,0 +1,41 @@
+//! Memory for the code under test, handed out once and never taken back: it allocates at set-up only.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+const SIZE: usize = 2 << 20;
+
+#[repr(align(4096))]
+struct Heap {
+    bytes: UnsafeCell<[u8; SIZE]>,
+    used: AtomicUsize,
+}
+
+// SAFETY: `bytes` is never accessed as a whole; `used` hands each part of it out once.
+unsafe impl Sync for Heap {}
+
+#[global_allocator]
+static HEAP: Heap = Heap {
+    bytes: UnsafeCell::new([0; SIZE]),
+    used: AtomicUsize::new(0),
+};
+
+// SAFETY: each block lies within `bytes`, is aligned, and overlaps no other, since `used` only grows. The guest has one CPU and its
+// interrupt handler doesn't allocate.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let start = self
+            .used
+            .load(Ordering::Relaxed)
+            .next_multiple_of(layout.align());
+        // The heap starts at a page: larger alignments aren't asked for.
+        if layout.align() > 4096 || layout.size() > SIZE.saturating_sub(start) {
+            return core::ptr::null_mut();
+        }
+        self.used.store(start + layout.size(), Ordering::Relaxed);
+        self.bytes.get().cast::<u8>().wrapping_add(start)
+    }
+
+    unsafe fn dealloc(&self, _block: *mut u8, _layout: Layout) {}
+}

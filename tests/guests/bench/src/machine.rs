@@ -1,0 +1,184 @@
+//! All that touches the machine: counter, registers, interrupt controller, UART, power.
+
+use core::arch::asm;
+use core::fmt;
+
+/// GICv3 distributor.
+pub const GICD: u64 = 0x0800_0000;
+/// SGI_base frame of the only vCPU's redistributor.
+const GICR_SGI: u64 = 0x080b_0000;
+const GICR_WAKER: u64 = 0x080a_0014;
+/// PL011.
+pub const UART: u64 = 0x0900_0000;
+/// PCIe configuration space.
+pub const ECAM: u64 = 0x40_1000_0000;
+/// Start of PCI memory below 4 GiB.
+pub const PCI_MEMORY: u64 = 0x1000_0000;
+/// INTID of INTA of PCI slot 0.
+pub const PCI_INTX: u32 = 35;
+/// INTID of the virtual timer.
+pub const TIMER: u32 = 27;
+
+/// The virtual counter.
+#[inline(always)]
+pub fn ticks() -> u64 {
+    let value;
+    // SAFETY: reads a counter; a compiler barrier besides, as memory is not said to be untouched.
+    unsafe { asm!("mrs {}, cntvct_el0", out(reg) value, options(nostack)) };
+    value
+}
+
+/// The counter's frequency in Hz.
+pub fn frequency() -> u64 {
+    let value;
+    // SAFETY: reads a register without side effect.
+    unsafe { asm!("mrs {}, cntfrq_el0", out(reg) value, options(nomem, nostack)) };
+    value
+}
+
+/// Reads a 32-bit device register.
+#[inline(always)]
+pub fn read(address: u64) -> u32 {
+    let value;
+    // SAFETY: callers name device registers only; those aren't the compiler's memory. A plain LDR, which a trap describes.
+    unsafe { asm!("ldr {0:w}, [{1}]", out(reg) value, in(reg) address, options(nostack)) };
+    value
+}
+
+/// Writes a 32-bit device register.
+#[inline(always)]
+pub fn write(address: u64, value: u32) {
+    // SAFETY: as for `read`.
+    unsafe { asm!("str {0:w}, [{1}]", in(reg) value, in(reg) address, options(nostack)) };
+}
+
+/// Prepares the interrupt controller for group 1 interrupts of any priority, and lets the CPU take them.
+pub fn start_interrupts() {
+    write(GICD, 0x12); // ARE_NS, EnableGrp1A as seen without security extensions: bits 4 and 1
+    write(GICR_WAKER, 0);
+    // SAFETY: switches the CPU interface on; the vectors are in place.
+    unsafe {
+        asm!(
+            "msr icc_sre_el1, {one}",
+            "isb",
+            "msr icc_pmr_el1, {all}",
+            "msr icc_bpr1_el1, xzr",
+            "msr icc_ctlr_el1, xzr",
+            "msr icc_igrpen1_el1, {one}",
+            "isb",
+            "msr daifclr, #2",
+            one = in(reg) 7u64,
+            all = in(reg) 0xffu64,
+            options(nostack)
+        );
+    }
+}
+
+/// Enables an interrupt: level-sensitive, group 1, middle priority, for this CPU.
+pub fn enable_interrupt(intid: u32) {
+    let private = intid < 32;
+    let base = if private { GICR_SGI } else { GICD };
+    let (word, bit) = (u64::from(intid / 32) * 4, 1 << (intid % 32));
+    let group = base + 0x80 + word;
+    write(group, read(group) | bit);
+    let priority = base + 0x400 + u64::from(intid & !3);
+    let shift = intid % 4 * 8;
+    write(
+        priority,
+        read(priority) & !(0xff << shift) | 0x80 << shift,
+    );
+    if !private {
+        // IROUTER: affinity 0.0.0.0.
+        let route = GICD + 0x6000 + u64::from(intid) * 8;
+        write(route, 0);
+        write(route + 4, 0);
+    }
+    write(base + 0x100 + word, bit);
+}
+
+/// Takes the highest-priority pending interrupt.
+pub fn acknowledge() -> u32 {
+    let value: u64;
+    // SAFETY: the interrupt handler's part of the protocol.
+    unsafe { asm!("mrs {}, icc_iar1_el1", out(reg) value, options(nostack)) };
+    value as u32
+}
+
+/// Ends an interrupt.
+pub fn end(intid: u32) {
+    // SAFETY: the interrupt handler's part of the protocol.
+    unsafe { asm!("msr icc_eoir1_el1, {}", in(reg) u64::from(intid), options(nostack)) };
+}
+
+/// Makes the virtual timer fire at a counter value.
+#[inline(always)]
+pub fn start_timer(at: u64) {
+    // SAFETY: the timer is this program's.
+    unsafe {
+        asm!(
+            "msr cntv_cval_el0, {at}",
+            "msr cntv_ctl_el0, {on}",
+            "isb",
+            at = in(reg) at,
+            on = in(reg) 1u64,
+            options(nostack)
+        );
+    }
+}
+
+/// Stops the virtual timer.
+pub fn stop_timer() {
+    // SAFETY: as above.
+    unsafe { asm!("msr cntv_ctl_el0, xzr", "isb", options(nostack)) };
+}
+
+/// Waits for an interrupt.
+pub fn wait() {
+    // SAFETY: nothing but time passes.
+    unsafe { asm!("wfi", options(nostack)) };
+}
+
+/// Executes `count` % 16 instructions more than for `count` = 0.
+///
+/// A tick of the counter is 16 instructions. Spans shorter than that come out right in the mean only if they begin at every phase of a
+/// tick equally often; added up over the repetitions, delays of 0, 1, 2, … see to that (triangular numbers take all values modulo 2ⁿ).
+#[inline(always)]
+pub fn shift_phase(count: u64) {
+    // SAFETY: jumps into a row of NOPs, at most 15 before its end.
+    unsafe {
+        asm!(
+            "adr {to}, 2f",
+            "sub {to}, {to}, {count}, lsl #2",
+            "br {to}",
+            "nop", "nop", "nop", "nop", "nop",
+            "nop", "nop", "nop", "nop", "nop",
+            "nop", "nop", "nop", "nop", "nop",
+            "2:",
+            to = out(reg) _,
+            count = in(reg) count % 16,
+            options(nomem, nostack)
+        );
+    }
+}
+
+/// Switches the domain off.
+pub fn off() -> ! {
+    // SAFETY: PSCI SYSTEM_OFF; it doesn't come back.
+    unsafe { asm!("hvc #0", in("x0") 0x8400_0008u64, options(nostack)) };
+    loop {
+        wait();
+    }
+}
+
+/// The console.
+pub struct Console;
+
+impl fmt::Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            while read(UART + 0x18) & 1 << 5 != 0 {}
+            write(UART, u32::from(byte));
+        }
+        Ok(())
+    }
+}
