@@ -324,11 +324,40 @@ pub enum ManagementError {
     /// The operation isn't in this build.
     #[error("`{0}` is not built yet, set it in the device tree and restart")]
     NotBuilt(&'static str),
+    /// The domain has no vcoproc of this coprocessor.
+    #[error("{domain} has no vcoproc of coproc {0}, `coproc attach {0} {domain}` gives it one", coproc.0)]
+    NotAttached {
+        /// The coprocessor.
+        coproc: CoprocId,
+        /// The domain.
+        domain: DomainId,
+    },
+    /// The domain has a vcoproc of this coprocessor already.
+    #[error("{domain} has a vcoproc of coproc {0} already, `coproc query {0}` shows it", coproc.0)]
+    AlreadyAttached {
+        /// The coprocessor.
+        coproc: CoprocId,
+        /// The domain.
+        domain: DomainId,
+    },
+    /// There is no such parameter.
+    #[error("no parameter `{0}`, expected slice-us, refusal-bound-us, scheduler or dN.weight")]
+    NoParameter(Word),
+    /// The parameter can't have this value.
+    #[error("`{value}` is no value for {name}, expected {expected}")]
+    BadValue {
+        /// The parameter.
+        name: Word,
+        /// What was given.
+        value: Word,
+        /// What would have been accepted.
+        expected: &'static str,
+    },
     /// Anything else.
     #[error("{what}, {remedy}")]
     Failed {
         /// What went wrong.
-        what: Word,
+        what: alloc::string::String,
         /// What helps.
         remedy: &'static str,
     },

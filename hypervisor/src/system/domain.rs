@@ -132,6 +132,8 @@ pub enum Life {
 pub struct Pci {
     /// Configuration spaces.
     pub bus: VirtualBus,
+    /// What is behind each slot.
+    pub links: [Option<Link>; SLOTS],
     /// Whether each slot's function asserts its interrupt, before the domain's own masking.
     pub pending: u32,
 }
@@ -205,8 +207,6 @@ pub struct Domain {
     pub power: Mutex<DomainPower>,
     /// Its PCI bus.
     pub pci: Mutex<Pci>,
-    /// What is behind each PCI slot.
-    pub links: [Option<Link>; SLOTS],
     /// Its UART, if it has one.
     pub uart: Option<Mutex<Vpl011>>,
     /// Its stage 2.
@@ -240,8 +240,11 @@ impl Domain {
             vcpus,
             memory,
             power: Mutex::new(power),
-            pci: Mutex::new(Pci { bus, pending: 0 }),
-            links,
+            pci: Mutex::new(Pci {
+                bus,
+                links,
+                pending: 0,
+            }),
             uart: uart.then(|| Mutex::new(Vpl011::new())),
             stage2: Mutex::new(stage2),
             vgic: Mutex::new(vgic),
@@ -316,6 +319,11 @@ impl Domain {
             pci.pending &= !(1 << slot);
         }
         self.refresh_intx(&pci);
+    }
+
+    /// What is behind a slot.
+    pub fn link(&self, slot: usize) -> Option<Link> {
+        self.pci.lock().links.get(slot).copied().flatten()
     }
 
     /// Brings the four INTx lines in agreement with the functions. Under the lock of `pci`, so that two updates

@@ -209,15 +209,13 @@ fn uart(domain: &Domain, offset: u64, width: Width, operation: Operation) -> Ans
 }
 
 fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operation) -> Answer {
-    // Asked for before the bus is locked: the coprocessor's lock comes first.
     let slot = (offset >> 15) as usize & (SLOTS - 1);
     match operation {
         Operation::Read => {
+            // Asked for before the bus is locked: the coprocessor's lock comes first.
             let pending = domain
-                .links
-                .get(slot)
-                .and_then(Option::as_ref)
-                .is_some_and(sharing::interrupt_pending);
+                .link(slot)
+                .is_some_and(|link| sharing::interrupt_pending(&link));
             Answer::Value(domain.pci.lock().bus.read(offset, width, |_| pending))
         }
         Operation::Write(value) => {
@@ -229,21 +227,25 @@ fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operatio
                 }
                 effect
             };
-            if let Some(link) = domain
-                .links
-                .get(usize::from(effect.slot))
-                .and_then(Option::as_ref)
-            {
+            if let Some(link) = domain.link(usize::from(effect.slot)) {
                 if effect.bars_moved {
-                    sharing::windows_changed(link);
+                    sharing::windows_changed(&link);
                 }
                 if effect.intx_disabled.is_some() {
-                    sharing::resample(link);
+                    sharing::resample(&link);
                 }
             }
             Answer::Value(0)
         }
     }
+}
+
+/// What a load from PCI memory gets where no function answers: all-ones, as from QEMU's host bridge, and stores vanish.
+const NOBODY: Answer = Answer::Value(u64::MAX);
+
+fn in_window(address: u64) -> bool {
+    within(address, layout::PCI_MEM32_BASE, layout::PCI_MEM32_SIZE).is_some()
+        || within(address, layout::PCI_MEM64_BASE, layout::PCI_MEM64_SIZE).is_some()
 }
 
 /// An access to a coprocessor's window; `None` if there is no window. `touch`: the instruction has no description, only
@@ -255,8 +257,20 @@ fn coproc_access(
     operation: Operation,
     touch: bool,
 ) -> Option<Answer> {
-    let (slot, bar, offset) = member.domain.pci.lock().bus.find(address.get())?;
-    let link = member.domain.links.get(usize::from(slot))?.as_ref()?;
+    let found = {
+        let pci = member.domain.pci.lock();
+        let found = pci.bus.find(address.get());
+        found.and_then(|(slot, bar, offset)| {
+            Some((
+                bar,
+                offset,
+                pci.links.get(usize::from(slot)).copied().flatten()?,
+            ))
+        })
+    };
+    let Some((bar, offset, link)) = found else {
+        return in_window(address.get()).then_some(NOBODY);
+    };
     let offset = if touch { offset & !3 } else { offset };
     let width = if touch { Width::Word } else { width };
     let access = Access {
@@ -265,7 +279,7 @@ fn coproc_access(
         width,
         operation,
     };
-    Some(sharing::access(link, member.vcpu, &access))
+    Some(sharing::access(&link, member.vcpu, &access))
 }
 
 /// A level-sensitive interrupt was deactivated by the guest, or may have changed: its source is looked at again.
@@ -281,11 +295,11 @@ pub fn resample(domain: &Domain, line: Line) {
     let Some(pin) = intid.checked_sub(first).filter(|pin| *pin < 4) else {
         return;
     };
-    for (slot, link) in domain.links.iter().enumerate() {
-        if let Some(link) = link
+    for slot in 0..SLOTS {
+        if let Some(link) = domain.link(slot)
             && intx_line(slot as u8, link.pin) == Some(pin as u8)
         {
-            sharing::resample(link);
+            sharing::resample(&link);
         }
     }
 }

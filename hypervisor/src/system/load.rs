@@ -3,20 +3,17 @@
 //! Everything that a domain needs is taken step by step; if a step fails, all earlier ones are undone in
 //! reverse, so that a domain that can't be created leaves nothing behind.
 
+use super::attachment;
 use super::domain::{Domain, Life, Stage2, Vcpu};
-use super::sharing::{Instance, Link, Share};
+use super::sharing::{Instance, Link};
 use super::tables::TableFrames;
-use super::{FRAMES, boot, console};
+use super::{FRAMES, console};
 use crate::arch::{context, cpu, memory, timer};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use coproc_core::address::{DeviceAddress, GuestPhysical, HostPhysical, PAGE_SIZE};
-use coproc_core::algorithm::Parameters;
-use coproc_core::coproc::Detach;
-use coproc_core::driver::{SAVE_AREA, Step};
-use coproc_core::id::{SpaceId, VcoprocId};
-use coproc_core::iommu::Mapping;
+use coproc_core::address::{GuestPhysical, HostPhysical};
+use coproc_core::id::VcoprocId;
 use hypervisor::config::{DomainConfig, domains::Module};
 use hypervisor::devicetree::{Error, Region};
 use hypervisor::guest_tree::{self, GuestTree, layout};
@@ -24,7 +21,7 @@ use hypervisor::image::{self, Header};
 use hypervisor::memory::frames::{FrameError, Piece};
 use hypervisor::psci::{DomainPower, Workarounds};
 use hypervisor::vgic::{ListRegisters, Vgic};
-use hypervisor::vpci::{FunctionDescription, SLOTS, VirtualBus, Window, Windows};
+use hypervisor::vpci::{SLOTS, VirtualBus, Window, Windows};
 use platforms::translation::{Geometry, Stage2Attributes, TranslationTable};
 
 /// Shared interrupts of a domain's interrupt controller.
@@ -34,84 +31,29 @@ const BLOCK: u64 = 0x20_0000;
 const VMID_LAST: u64 = 127;
 const GIBIBYTE: u64 = 1 << 30;
 
-/// A coprocessor that domains can be attached to.
-pub struct Available {
-    /// Index in the system's list.
-    pub index: usize,
-    /// What its function looks like.
-    pub description: FunctionDescription,
-    /// Bytes of save area for each vcoproc.
-    pub save_area: u64,
-    /// Path of its node.
-    pub path: String,
-}
-
 /// What has been taken so far for a domain that isn't complete.
 #[derive(Default)]
 struct Taken {
     memory: Vec<Piece>,
-    /// Save areas: memory that is Baton's, not the domain's.
-    areas: Vec<Piece>,
     table: Option<TranslationTable>,
-    spaces: Vec<SpaceId>,
     attached: Vec<(usize, VcoprocId)>,
 }
 
 impl Taken {
     fn undo(self, instances: &[Instance]) {
         for (index, who) in self.attached {
-            if let Some(instance) = instances.get(index) {
-                instance.with(|coproc, machine| {
-                    // The domain never ran, so its context is in no device and the detach is complete.
-                    if !matches!(coproc.detach(machine, who), Ok(Detach::Done)) {
-                        log::error!("{who} could not be taken back");
-                    }
-                });
-                instance
-                    .core
-                    .lock()
-                    .side
-                    .shares
-                    .retain(|share| share.who != who);
-            }
-        }
-        if let Some(iommu) = boot::iommu() {
-            for space in self.spaces {
-                if let Err(error) = iommu.lock().destroy_space(space) {
-                    log::error!("{space} could not be taken back: {error}");
-                }
-            }
-            if !wait_for_iommu() {
-                // Memory that the IOMMU may still translate to must not be used again.
-                log::error!("the IOMMU does not answer; the domain's memory stays unused");
-                return;
+            if let Some(instance) = instances.get(index)
+                && let Err(error) = attachment::detach(index, instance, who)
+            {
+                log::error!("{who} could not be taken back: {error}");
             }
         }
         if let Some(table) = self.table {
             table.destroy(&mut TableFrames { coherent: true });
         }
-        for piece in self.memory.into_iter().chain(self.areas) {
-            memory::zero(piece.start, piece.size);
-            if let Err(error) = FRAMES.lock().free(piece) {
-                log::error!("memory could not be taken back: {error}");
-            }
-        }
-    }
-}
-
-/// Waits until the IOMMU has done what it was told: only at boot, before domains run.
-fn wait_for_iommu() -> bool {
-    let Some(iommu) = boot::iommu() else {
-        return true;
-    };
-    let limit = timer::now() + coproc_core::time::Duration::from_secs(1);
-    loop {
-        match iommu.lock().sync() {
-            Step::Done => return true,
-            Step::Failed(_) => return false,
-            Step::Again(_) if timer::now() > limit => return false,
-            Step::Again(_) => {}
-        }
+        // The IOMMU may know it until the shares are gone.
+        attachment::bury(Vec::new(), self.memory);
+        attachment::settle(instances);
     }
 }
 
@@ -119,13 +61,10 @@ fn wait_for_iommu() -> bool {
 pub struct Workshop<'a> {
     /// The coprocessors, in the order of the system's list.
     pub instances: &'a [Instance],
-    /// The same by the id in the configuration.
-    pub available: &'a [(coproc_core::id::CoprocId, Available)],
     /// Bits of a domain's address.
     pub geometry: Geometry,
     /// For each CPU of the device tree its number here, if it runs.
     pub online: &'a [Option<usize>],
-    next_vcoproc: u32,
     next_vmid: u64,
     next_cpu: usize,
 }
@@ -134,16 +73,13 @@ impl<'a> Workshop<'a> {
     /// A workshop with these coprocessors and CPUs.
     pub const fn new(
         instances: &'a [Instance],
-        available: &'a [(coproc_core::id::CoprocId, Available)],
         geometry: Geometry,
         online: &'a [Option<usize>],
     ) -> Self {
         Self {
             instances,
-            available,
             geometry,
             online,
-            next_vcoproc: 0,
             next_vmid: 1,
             next_cpu: 0,
         }
@@ -174,7 +110,6 @@ impl<'a> Workshop<'a> {
         let mut table = TranslationTable::new(&mut tables, self.geometry)
             .map_err(|error| other(format!("stage 2: {error}"), "memory for translation tables"))?;
         let root = table.root();
-        let mut mappings = Vec::new();
         let mut at = layout::RAM_BASE;
         let mut result = Ok(());
         for piece in &taken.memory {
@@ -186,11 +121,6 @@ impl<'a> Workshop<'a> {
                     piece.size,
                     Stage2Attributes::RAM.encode(),
                 )
-            });
-            mappings.push(Mapping {
-                device: DeviceAddress::new(at),
-                host: piece.start,
-                size: piece.size,
             });
             at = at.saturating_add(piece.size);
         }
@@ -207,7 +137,7 @@ impl<'a> Workshop<'a> {
             ));
         }
         let vttbr = vmid << 48 | root.get();
-        let (bus, links) = self.connect(config, &mappings, taken)?;
+        let (bus, links) = self.connect(config, taken)?;
         let vcpus = self.vcpus(config, vttbr)?;
         if let Some(first) = vcpus.first() {
             first.registers.start_at(entry.0.get(), entry.1.get());
@@ -297,9 +227,8 @@ impl<'a> Workshop<'a> {
 
     /// Gives the domain its coprocessors.
     fn connect(
-        &mut self,
+        &self,
         config: &DomainConfig,
-        mappings: &[Mapping],
         taken: &mut Taken,
     ) -> Result<(VirtualBus, [Option<Link>; SLOTS]), Error> {
         let other = |found: String, expected: &'static str| {
@@ -317,69 +246,34 @@ impl<'a> Workshop<'a> {
         };
         let mut bus = VirtualBus::new(windows, layout::ECAM_SIZE);
         let mut links: [Option<Link>; SLOTS] = [None; SLOTS];
-        let mut domain_space = None;
         for assignment in &config.coprocs {
-            let found = self
-                .available
-                .iter()
-                .find(|(id, _)| *id == assignment.coproc)
-                .map(|(_, found)| found);
-            let (Some(available), Some(iommu)) = (found, boot::iommu()) else {
+            let mut found = self.instances.iter().enumerate();
+            let Some((index, instance)) =
+                found.find(|(_, instance)| instance.id == assignment.coproc)
+            else {
                 return Err(other(
                     format!("{}, which can't be used", assignment.coproc),
                     "a coproc that works",
                 )
                 .remedy("see the error of that coproc"));
             };
-            let Some(instance) = self.instances.get(available.index) else {
-                continue;
-            };
-            let space = match domain_space {
-                Some(space) => space,
-                None => {
-                    let space = iommu.lock().create_space(mappings).map_err(|error| {
-                        other(error.to_string(), "an address space in the IOMMU")
-                    })?;
-                    taken.spaces.push(space);
-                    domain_space = Some(space);
-                    space
-                }
-            };
-            let save_space = save_space(available.save_area, taken)
-                .map_err(|error| other(error, "memory for saved contexts"))?;
             let slot = bus
                 .free()
                 .ok_or_else(|| other("too many coprocs".into(), "at most 31"))?;
-            bus.attach(slot, available.description.clone())
+            let link = attachment::attach(
+                index,
+                instance,
+                config.id,
+                &taken.memory,
+                assignment.weight,
+                slot,
+            )
+            .map_err(|error| other(error, "a coproc that takes the domain"))?;
+            taken.attached.push((index, link.who));
+            bus.attach(slot, instance.description.clone())
                 .map_err(|error| other(error.to_string(), "a free PCI slot"))?;
-
-            let who = VcoprocId(self.next_vcoproc);
-            self.next_vcoproc += 1;
-            let parameters = Parameters {
-                weight: assignment.weight,
-                ..Parameters::default()
-            };
-            instance
-                .core
-                .lock()
-                .side
-                .shares
-                .push(Share::new(who, config.id, slot, space, save_space));
-            taken.attached.push((available.index, who));
-            instance
-                .with(|coproc, machine| coproc.attach(machine, who, config.id, &parameters))
-                .map_err(|error| {
-                    other(
-                        format!("{}: {error}", available.path),
-                        "a coproc that takes the domain",
-                    )
-                })?;
-            if let Some(link) = links.get_mut(usize::from(slot)) {
-                *link = Some(Link {
-                    instance: available.index,
-                    who,
-                    pin: available.description.interrupt_pin,
-                });
+            if let Some(place) = links.get_mut(usize::from(slot)) {
+                *place = Some(link);
             }
         }
         Ok((bus, links))
@@ -450,32 +344,6 @@ fn take_memory(config: &DomainConfig, taken: &mut Taken) -> Result<(), Error> {
         left -= piece.size;
     }
     Ok(())
-}
-
-/// An address space with nothing but a new save area; `None` if none is needed.
-fn save_space(bytes: u64, taken: &mut Taken) -> Result<Option<SpaceId>, String> {
-    let Some(iommu) = boot::iommu().filter(|_| bytes > 0) else {
-        return Ok(None);
-    };
-    let size = bytes.next_multiple_of(PAGE_SIZE);
-    let area = FRAMES
-        .lock()
-        .allocate(size, PAGE_SIZE)
-        .map_err(|error| error.to_string())?;
-    taken.areas.push(area);
-    memory::zero(area.start, area.size);
-    memory::flush(area.start, area.size);
-    let mapping = Mapping {
-        device: SAVE_AREA,
-        host: area.start,
-        size,
-    };
-    let space = iommu
-        .lock()
-        .create_space(&[mapping])
-        .map_err(|error| error.to_string())?;
-    taken.spaces.push(space);
-    Ok(Some(space))
 }
 
 fn file(module: &Module) -> Result<&'static [u8], Error> {

@@ -7,14 +7,19 @@
     clippy::arithmetic_side_effects
 )]
 
-use super::domain::Life;
+use super::attachment;
+use super::domain::{Domain, Life};
 use super::sharing::Instance;
 use crate::arch::timer;
+use alloc::string::ToString;
 use arrayvec::ArrayVec;
-use coproc_core::coproc::{Condition, State};
-use coproc_core::id::CoprocId;
+use coproc_core::algorithm::Parameters;
+use coproc_core::coproc::{Condition, Settings, State};
+use coproc_core::id::{CoprocId, DomainId, VcoprocId};
+use coproc_core::time::Duration;
 use hypervisor::console::management::{
-    CoprocReport, DomainReport, DomainState, Management, SliceReport, VcoprocReport, VcoprocState,
+    CoprocReport, DomainReport, DomainState, Management, ManagementError, SliceReport,
+    VcoprocReport, VcoprocState, Word,
 };
 
 /// The console's face of it.
@@ -27,12 +32,55 @@ fn instance(id: CoprocId) -> Option<&'static Instance> {
         .find(|instance| instance.id == id)
 }
 
+fn position(id: CoprocId) -> Option<(usize, &'static Instance)> {
+    super::get()?
+        .instances
+        .iter()
+        .enumerate()
+        .find(|(_, instance)| instance.id == id)
+}
+
+fn find_domain(id: DomainId) -> Result<&'static Domain, ManagementError> {
+    let domains = super::get().map_or(&[][..], |system| &system.domains);
+    domains
+        .iter()
+        .find(|domain| domain.id == id)
+        .ok_or(ManagementError::NoDomain(id))
+}
+
+/// The domain's vcoproc of this coprocessor, unless it is on its way out.
+fn find_share(instance: &Instance, domain: DomainId) -> Option<VcoprocId> {
+    let core = instance.core.lock();
+    let mut vcoprocs = core.coproc.report(timer::now()).vcoprocs.into_iter();
+    vcoprocs
+        .find(|vcoproc| vcoproc.domain == domain && vcoproc.condition != Condition::Detaching)
+        .map(|vcoproc| vcoproc.id)
+}
+
+fn failed(what: &impl ToString, remedy: &'static str) -> ManagementError {
+    ManagementError::Failed {
+        what: what.to_string(),
+        remedy,
+    }
+}
+
+fn shorten(text: &str) -> Word {
+    let mut word = Word::new();
+    for letter in text.chars() {
+        if word.try_push(letter).is_err() {
+            break;
+        }
+    }
+    word
+}
+
 impl Management for Face {
     fn domain(&mut self, index: usize) -> Option<DomainReport> {
         let system = super::get()?;
         let domain = system.domains.get(index)?;
         let mut coprocs = ArrayVec::new();
-        for link in domain.links.iter().flatten() {
+        let links = domain.pci.lock().links;
+        for link in links.iter().flatten() {
             if let Some(instance) = system.instances.get(link.instance) {
                 let _ = coprocs.try_push(instance.id);
             }
@@ -103,6 +151,148 @@ impl Management for Face {
             iommu_faults: counters.iommu_faults,
             last_fault_address: counters.last_fault.map(|address| address.get()),
         })
+    }
+
+    fn set(&mut self, coproc: CoprocId, name: &str, value: &str) -> Result<(), ManagementError> {
+        let instance = instance(coproc).ok_or(ManagementError::NoCoproc(coproc))?;
+        let number = |expected| {
+            let bad = || ManagementError::BadValue {
+                name: shorten(name),
+                value: shorten(value),
+                expected,
+            };
+            value
+                .parse::<u32>()
+                .ok()
+                .filter(|number| *number > 0)
+                .ok_or_else(bad)
+        };
+        if let Some((domain, "weight")) = name.split_once('.') {
+            let id = domain
+                .strip_prefix('d')
+                .and_then(|digits| digits.parse().ok())
+                .map(DomainId);
+            let id = id.ok_or_else(|| ManagementError::NoParameter(shorten(name)))?;
+            let who = find_share(instance, id)
+                .ok_or(ManagementError::NotAttached { coproc, domain: id })?;
+            let weight = number("a weight of at least 1")?;
+            return instance
+                .with(|coproc, machine| {
+                    let mut parameters = Parameters::default();
+                    coproc.parameters(&mut |other, found, _| {
+                        if other == who {
+                            parameters = *found;
+                        }
+                    });
+                    coproc.set_parameters(
+                        machine,
+                        who,
+                        &Parameters {
+                            weight,
+                            ..parameters
+                        },
+                    )
+                })
+                .map_err(|error| failed(&error, "see `coproc query`"));
+        }
+        let time = |name: &str| match name {
+            "slice-us" | "refusal-bound-us" => {
+                number("microseconds, at least 1").map(|us| Duration::from_micros(u64::from(us)))
+            }
+            _ => Err(ManagementError::NoParameter(shorten(name))),
+        };
+        let time = time(name)?;
+        instance
+            .with(|coproc, machine| {
+                let settings = coproc.settings();
+                coproc.tune(
+                    machine,
+                    match name {
+                        "slice-us" => Settings {
+                            slice: time,
+                            ..settings
+                        },
+                        _ => Settings {
+                            refusal_bound: time,
+                            ..settings
+                        },
+                    },
+                )
+            })
+            .map_err(|error| failed(&error, "nothing was changed"))
+    }
+
+    fn attach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError> {
+        let (index, instance) = position(coproc).ok_or(ManagementError::NoCoproc(coproc))?;
+        let domain = find_domain(domain)?;
+        if find_share(instance, domain.id).is_some() {
+            return Err(ManagementError::AlreadyAttached {
+                coproc,
+                domain: domain.id,
+            });
+        }
+        // A slot that was used before comes first, so that a coprocessor comes back where it was.
+        let slot = {
+            let pci = domain.pci.lock();
+            pci.bus.reserved().or_else(|| pci.bus.free())
+        };
+        let slot =
+            slot.ok_or_else(|| failed(&"all PCI slots are taken", "detach another coproc"))?;
+        let link = attachment::attach(index, instance, domain.id, &domain.memory, 1, slot)
+            .map_err(|error| failed(&error, "nothing was attached"))?;
+        let shown = {
+            let mut pci = domain.pci.lock();
+            let shown = pci.bus.attach(slot, instance.description.clone());
+            if shown.is_ok()
+                && let Some(place) = pci.links.get_mut(usize::from(slot))
+            {
+                *place = Some(link);
+            }
+            shown
+        };
+        if let Err(error) = shown {
+            if let Err(error) = attachment::detach(index, instance, link.who) {
+                log::error!("{}: {error}", link.who);
+            }
+            return Err(failed(&error, "nothing was attached"));
+        }
+        log::info!(
+            "{}: {} attached to coproc {} in PCI slot {slot}",
+            domain.id,
+            link.who,
+            coproc.0
+        );
+        Ok(())
+    }
+
+    fn detach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError> {
+        let (index, instance) = position(coproc).ok_or(ManagementError::NoCoproc(coproc))?;
+        let domain = find_domain(domain)?;
+        let who = find_share(instance, domain.id).ok_or(ManagementError::NotAttached {
+            coproc,
+            domain: domain.id,
+        })?;
+        attachment::detach(index, instance, who)
+            .map_err(|error| failed(&error, "see `coproc query`"))?;
+        // From here on the slot reads all-ones, like a card that was pulled.
+        let mut pci = domain.pci.lock();
+        let slot = pci
+            .links
+            .iter()
+            .position(|link| link.is_some_and(|link| link.who == who));
+        if let Some(slot) = slot {
+            if let Err(error) = pci.bus.detach(slot as u8) {
+                log::error!("{}: {error}", domain.id);
+            }
+            if let Some(place) = pci.links.get_mut(slot) {
+                *place = None;
+            }
+            pci.pending &= !1u32.wrapping_shl(slot as u32);
+            domain.refresh_intx(&pci);
+        }
+        drop(pci);
+        log::info!("{}: {who} detached from coproc {}", domain.id, coproc.0);
+        Ok(())
     }
 
     fn slice(&mut self, coproc: CoprocId, from: u64) -> Option<(u64, SliceReport)> {

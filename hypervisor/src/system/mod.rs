@@ -22,6 +22,7 @@
 //! 13. the buffer of messages: so that a message may be logged under any lock
 #![deny(unsafe_code)]
 
+pub mod attachment;
 pub mod boot;
 pub mod console;
 pub mod domain;

@@ -12,7 +12,7 @@
 )]
 
 use super::domain::{Activity, Domain, Life, Vcpu};
-use super::{console, exit, interrupts, sharing};
+use super::{attachment, console, exit, interrupts, sharing};
 use crate::arch::context::{self, Context, Registers};
 use crate::arch::cpu::{self, Cpu, MAX_CPUS};
 use crate::arch::{gic, registers, timer};
@@ -337,6 +337,10 @@ fn set_timer(queue: &'static Queue) {
     if let Some(at) = sharing::next_deadline() {
         earliest = earliest.min(at.as_nanos());
     }
+    if attachment::occupied() {
+        let at = timer::now().saturating_add(attachment::INTERVAL);
+        earliest = earliest.min(at.as_nanos());
+    }
     if let Some(at) = console::next_deadline() {
         earliest = earliest.min(at.as_nanos());
     }
@@ -356,5 +360,6 @@ pub fn timer_expired() {
         }
     }
     sharing::timers(now);
+    attachment::attend();
     notice_ready();
 }

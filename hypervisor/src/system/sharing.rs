@@ -13,6 +13,7 @@ use super::schedule;
 use crate::arch::cpu;
 use crate::arch::mmio::Region;
 use crate::arch::timer;
+use alloc::string::String;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use coproc_core::address::HostPhysical;
@@ -24,7 +25,8 @@ use coproc_core::iommu::{Faults, IommuError, Target};
 use coproc_core::register::{Access, Width};
 use coproc_core::time::{Duration, Instant};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use hypervisor::vpci::{self, FunctionAddress};
+use hypervisor::memory::frames::Piece;
+use hypervisor::vpci::{self, FunctionAddress, FunctionDescription};
 use platforms::translation::Stage2Attributes;
 use spin::Mutex;
 
@@ -55,6 +57,8 @@ pub struct Share {
     pub domain_space: SpaceId,
     /// The same while its context is saved and restored: the save area.
     pub save_space: Option<SpaceId>,
+    /// The save area: Baton's memory.
+    pub save_area: Option<Piece>,
     /// Where its windows are mapped now: (guest address, size).
     mapped: ArrayVec<(u64, u64), 6>,
     /// IOMMU faults not told yet, and when the last ones were.
@@ -70,6 +74,7 @@ impl Share {
         slot: u8,
         domain_space: SpaceId,
         save_space: Option<SpaceId>,
+        save_area: Option<Piece>,
     ) -> Self {
         Self {
             who,
@@ -77,6 +82,7 @@ impl Share {
             slot,
             domain_space,
             save_space,
+            save_area,
             mapped: ArrayVec::new_const(),
             untold: 0,
             told: Instant::from_nanos(0),
@@ -110,6 +116,12 @@ pub struct Side {
 pub struct Instance {
     /// Its id.
     pub id: CoprocId,
+    /// Path of its node, for messages.
+    pub path: String,
+    /// What its function looks like.
+    pub description: FunctionDescription,
+    /// Bytes of save area for each vcoproc.
+    pub save_area: u64,
     /// Its physical interrupt.
     pub interrupt: u32,
     /// The framework and what belongs to it.
@@ -146,9 +158,18 @@ impl Hardware for Registers {
 
 impl Instance {
     /// A coprocessor with its device; not started.
-    pub const fn new(id: CoprocId, interrupt: u32, coproc: Coproc, side: Side) -> Self {
+    pub fn new(
+        path: String,
+        description: FunctionDescription,
+        interrupt: u32,
+        coproc: Coproc,
+        side: Side,
+    ) -> Self {
         Self {
-            id,
+            id: coproc.id(),
+            path,
+            description,
+            save_area: coproc.description().save_area,
             interrupt,
             core: Mutex::new(Core { coproc, side }),
             deadline: AtomicU64::new(NEVER),

@@ -1,6 +1,6 @@
 //! From the device tree to running domains.
 
-use super::load::{self, Available, Workshop};
+use super::load::{self, Workshop};
 use super::sharing::{Instance, Registers, Side};
 use super::{FRAMES, System, boot, console, interrupts, pci, schedule, smmu};
 use crate::arch::{self, context, cpu, gic, mmu, power, report, timer, uart};
@@ -10,10 +10,8 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use coproc_core::address::HostPhysical;
-use coproc_core::algorithm::Tuning;
 use coproc_core::coproc::{Coproc, Settings};
 use coproc_core::driver::Match;
-use coproc_core::id::CoprocId;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hypervisor::config::machine::{
     self, EnableMethod, Gic, Machine, PciHost, Trigger, UartKind, WindowKind,
@@ -41,14 +39,34 @@ fn fatal(message: core::fmt::Arguments<'_>) -> ! {
     report::halt()
 }
 
+/// The machine can't be used as the tree describes it. Says so, if the tree has a console at least.
+fn unusable(error: &Error, tree: &Tree<'_>, image: HostPhysical) -> ! {
+    let message = error.to_string();
+    let uart = machine::uart::find(tree).ok().flatten();
+    // Without RAM: from here on the tree is out of reach.
+    if mmu::initialise(image, context::physical_address_bits(), &[]).is_ok()
+        && let Some(uart) = uart.filter(|uart| uart.kind == UartKind::Pl011)
+        && let Ok(region) = mmu::map_device(
+            HostPhysical::new(uart.registers.address),
+            uart.registers.size,
+        )
+    {
+        report::use_console(region);
+    }
+    fatal(format_args!("{message}"))
+}
+
 /// The boot CPU comes here.
 pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     console::start_log();
-    let parsed = Tree::new(blob).and_then(|tree| Ok((Machine::from_tree(&tree)?, tree)));
-    let (machine, parsed) = match parsed {
-        Ok(parsed) => parsed,
-        // There is no console without a machine; the report goes to the one of a debugger.
-        Err(error) => fatal(format_args!("{error}")),
+    let parsed = match Tree::new(blob) {
+        Ok(tree) => tree,
+        // Without a tree there is no console: the report only stops the machine where a debugger finds it.
+        Err(error) => fatal(format_args!("the device tree at {tree}: {error}")),
+    };
+    let machine = match Machine::from_tree(&parsed) {
+        Ok(machine) => machine,
+        Err(error) => unusable(&error, &parsed, image),
     };
     let ram: Vec<(u64, u64)> = machine
         .memory
@@ -90,10 +108,10 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     mmu::invalidate_all_guests();
     let online = start_secondaries(&machine);
     start_iommu(&machine, &mut gic);
-    let (instances, available) = start_coprocs(&machine, &configuration, &mut gic);
+    let instances = start_coprocs(&machine, &configuration, &mut gic);
     let (geometry, _) = stage2_geometry();
 
-    let mut workshop = Workshop::new(&instances, &available, geometry, &online);
+    let mut workshop = Workshop::new(&instances, geometry, &online);
     let mut domains = Vec::new();
     for config in configuration.domains.iter().flatten() {
         match workshop.create(config) {
@@ -397,20 +415,19 @@ fn start_coprocs(
     machine: &Machine,
     configuration: &Configuration,
     gic: &mut gic::Gic,
-) -> (Vec<Instance>, Vec<(CoprocId, Available)>) {
+) -> Vec<Instance> {
     let mut instances = Vec::new();
-    let mut available = Vec::new();
     let Some(host) = machine.pci_hosts.first() else {
         for config in &configuration.coprocs {
             log::error!("{}", config.device_absent());
         }
-        return (instances, available);
+        return instances;
     };
     let ecam = match mmu::map_device(HostPhysical::new(host.ecam.address), host.ecam.size) {
         Ok(region) => region,
         Err(error) => {
             log::error!("{}: {error}", host.path);
-            return (instances, available);
+            return instances;
         }
     };
     boot::set_config_space(pci::ConfigSpace::new(ecam, host.first_bus));
@@ -425,8 +442,8 @@ fn start_coprocs(
         size: window.cpu.size,
     }));
     for config in &configuration.coprocs {
-        match start_coproc(host, config, &mut windows, gic, instances.len()) {
-            Ok((instance, found)) => {
+        match start_coproc(host, config, &mut windows, gic) {
+            Ok(instance) => {
                 log::info!(
                     "{}: {} shared by {}",
                     config.path,
@@ -434,12 +451,11 @@ fn start_coprocs(
                     config.scheduler
                 );
                 instances.push(instance);
-                available.push((config.id, found));
             }
             Err(error) => log::error!("{error}"),
         }
     }
-    (instances, available)
+    instances
 }
 
 /// No function interrupts or masters the bus until somebody owns it.
@@ -472,8 +488,7 @@ fn start_coproc(
     config: &CoprocConfig,
     allocator: &mut WindowAllocator,
     gic: &mut gic::Gic,
-    index: usize,
-) -> Result<(Instance, Available), Error> {
+) -> Result<Instance, Error> {
     let other = |found: alloc::string::String, expected: &'static str| {
         Error::new(config.path.clone(), found, expected).property("device")
     };
@@ -558,15 +573,10 @@ fn start_coproc(
     let settings = Settings {
         slice: config.slice.unwrap_or(defaults.slice),
         refusal_bound: config.refusal_bound.unwrap_or(defaults.refusal_bound),
+        ..defaults
     };
-    let algorithm = sched_algos::by_name(
-        &config.scheduler,
-        &Tuning {
-            slice: settings.slice,
-        },
-    )
-    .ok_or_else(|| other(config.scheduler.clone(), "an algorithm that is compiled in"))?;
-    let save_area = facts.save_area;
+    let algorithm = sched_algos::by_name(&config.scheduler, &settings.tuning(&*driver))
+        .ok_or_else(|| other(config.scheduler.clone(), "an algorithm that is compiled in"))?;
     let coproc = Coproc::new(config.id, driver, algorithm, settings, timer::now());
     let side = Side {
         registers: Registers { regions },
@@ -575,7 +585,13 @@ fn start_coproc(
         stream,
         shares: Vec::new(),
     };
-    let instance = Instance::new(config.id, interrupt.intid.0, coproc, side);
+    let instance = Instance::new(
+        config.path.clone(),
+        description,
+        interrupt.intid.0,
+        coproc,
+        side,
+    );
     instance
         .with(|coproc, machine| coproc.start(machine))
         .map_err(|error| {
@@ -591,13 +607,5 @@ fn start_coproc(
         affinity,
     )
     .map_err(|error| other(error.to_string(), "an interrupt that exists"))?;
-    Ok((
-        instance,
-        Available {
-            index,
-            description,
-            save_area,
-            path: config.path.clone(),
-        },
-    ))
+    Ok(instance)
 }

@@ -34,7 +34,11 @@ pub enum UartKind {
     Other,
 }
 
-pub(super) fn find(tree: &Tree<'_>) -> Result<Option<Uart>, Error> {
+/// The UART that `/chosen` names, if it names one.
+///
+/// # Errors
+/// What is malformed.
+pub fn find(tree: &Tree<'_>) -> Result<Option<Uart>, Error> {
     let chosen = tree
         .find("/chosen")
         .and_then(|chosen| chosen.property("stdout-path"));
