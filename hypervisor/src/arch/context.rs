@@ -4,9 +4,12 @@
 //! EL2 uses none of it, and is exchanged only between two vCPUs.
 
 use super::registers::{isb, read, write};
+use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, HPFAR_EL2};
 use core::cell::UnsafeCell;
+use hypervisor::trap::controls;
 use hypervisor::trap::inject::{self, Before, Exception};
 use hypervisor::vgic::{CpuInterface, ListRegisters, Maintenance};
+use tock_registers::interfaces::Readable;
 
 /// What the vectors save: their layout is known to `vectors.S`.
 #[repr(C)]
@@ -365,7 +368,7 @@ pub fn physical_address_bits() -> u8 {
 
 /// The syndrome of the exit that is being handled: ESR_EL2, FAR_EL2, HPFAR_EL2.
 pub fn syndrome() -> (u64, u64, u64) {
-    (read!("esr_el2"), read!("far_el2"), read!("hpfar_el2"))
+    (ESR_EL2.get(), FAR_EL2.get(), HPFAR_EL2.get())
 }
 
 /// The vectors come here with a guest's registers saved; what this returns is resumed.
@@ -374,36 +377,12 @@ extern "C" fn baton_exit(registers: &mut Registers, kind: u64) -> *mut Registers
     crate::system::exit::handle(registers, kind)
 }
 
-/// Sets this CPU's trap controls. What is set and why:
-/// - HCR_EL2: VM, IMO, FMO, AMO (interrupts come here), RW (EL1 is AArch64), TWI (an idle vCPU gives the CPU away), TSC (SMC),
-///   TIDCP (implementation-defined registers), TACR, TID3 (ID registers show what is offered), TSW (set/way cache operations),
-///   FB and BSU=IS (a guest's maintenance reaches every CPU it may have run on).
-/// - CPTR_EL2: nothing trapped of FP; SVE (bit 8) is, where it exists.
-/// - MDCR_EL2: TPM, TPMCR: no PMU is offered; TDA, TDOSA, TDRA: breakpoints and watchpoints are the machine's.
+/// Sets this CPU's trap controls: see [`controls`].
 pub fn set_traps() {
-    const VM: u64 = 1;
-    const FMO: u64 = 1 << 3;
-    const IMO: u64 = 1 << 4;
-    const AMO: u64 = 1 << 5;
-    const FB: u64 = 1 << 9;
-    const BSU_IS: u64 = 1 << 10;
-    const TWI: u64 = 1 << 13;
-    const TID3: u64 = 1 << 18;
-    const TSC: u64 = 1 << 19;
-    const TIDCP: u64 = 1 << 20;
-    const TACR: u64 = 1 << 21;
-    const TSW: u64 = 1 << 22;
-    const RW: u64 = 1 << 31;
-    write!(
-        "hcr_el2",
-        VM | FMO | IMO | AMO | FB | BSU_IS | TWI | TID3 | TSC | TIDCP | TACR | TSW | RW
-    );
-    write!("cptr_el2", 0x32ff | 1 << 8);
+    write!("hcr_el2", controls::GUEST.bits());
+    write!("cptr_el2", controls::GUEST_FLOAT);
     let counters = (read!("pmcr_el0") >> 11) & 0x1f;
-    write!(
-        "mdcr_el2",
-        counters | 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11
-    );
+    write!("mdcr_el2", counters | controls::GUEST_DEBUG.bits());
     write!("hstr_el2", 0);
     isb(); // in force before a guest runs
 }

@@ -3,9 +3,10 @@
 //! The block's first words are known to the vectors. Everything else in it is atomic, so that no reference to it needs
 //! to be exclusive.
 
-use super::registers::{read, write};
+use aarch64_cpu::registers::{MPIDR_EL1, TPIDR_EL2};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use tock_registers::interfaces::{Readable, Writeable};
 
 /// Most CPUs that one Baton uses; the linker script has as many stacks.
 pub const MAX_CPUS: usize = 8;
@@ -78,14 +79,14 @@ pub fn adopt(index: usize) {
     // SAFETY: only this CPU writes its own cell, here, before it takes any exception.
     unsafe { *cpu.fault_stack.get() = stack_top(index, true) };
     cpu.affinity
-        .store(read!("mpidr_el1") & 0xff_00ff_ffff, Ordering::Relaxed);
-    write!("tpidr_el2", core::ptr::from_ref(cpu) as u64);
+        .store(MPIDR_EL1.get() & 0xff_00ff_ffff, Ordering::Relaxed);
+    TPIDR_EL2.set(core::ptr::from_ref(cpu) as u64);
 }
 
 /// The CPU that this code runs on.
 #[inline(always)]
 pub fn current() -> &'static Cpu {
-    let address = read!("tpidr_el2") as *const Cpu;
+    let address = TPIDR_EL2.get() as *const Cpu;
     // SAFETY: `adopt` put the address of a static there; guests can't write TPIDR_EL2.
     unsafe { &*address }
 }

@@ -8,7 +8,7 @@ use super::cpu;
 use super::memory;
 use super::mmio::{Region, device_address};
 use super::registers::{isb, write};
-use aarch64_cpu::registers::{Readable, VTTBR_EL2, Writeable};
+use aarch64_cpu::registers::VTTBR_EL2;
 use arrayvec::ArrayVec;
 use coproc_core::address::{HostPhysical, PAGE_SIZE};
 use core::arch::asm;
@@ -18,6 +18,7 @@ use platforms::translation::{
     TranslationTable,
 };
 use spin::{Mutex, Once};
+use tock_registers::interfaces::{Readable, Writeable};
 
 /// RAM appears here plus its physical address.
 pub const DIRECT_BASE: usize = 0x4000_0000_0000;

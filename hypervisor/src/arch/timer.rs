@@ -2,9 +2,11 @@
 //!
 //! This is the only place where ticks become time.
 
-use super::registers::{isb, read, write};
+use super::registers::{isb, write};
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
 use coproc_core::time::Instant;
 use core::sync::atomic::{AtomicU64, Ordering};
+use tock_registers::interfaces::Readable;
 
 static FREQUENCY: AtomicU64 = AtomicU64::new(0);
 
@@ -29,7 +31,7 @@ fn ticks(nanoseconds: u64, frequency: u64) -> u64 {
 
 /// Reads the counter's frequency; once per CPU. Stops this CPU's EL2 timer.
 pub fn initialise() {
-    FREQUENCY.store(read!("cntfrq_el0"), Ordering::Relaxed);
+    FREQUENCY.store(CNTFRQ_EL0.get(), Ordering::Relaxed);
     write!("cnthp_ctl_el2", 0);
     // EL1 uses the physical counter freely; its physical timer traps (not offered yet).
     write!("cnthctl_el2", 0b01);
@@ -40,7 +42,7 @@ pub fn initialise() {
 pub fn now() -> Instant {
     isb(); // the counter must not be read ahead of what precedes
     Instant::from_nanos(nanoseconds(
-        read!("cntpct_el0"),
+        CNTPCT_EL0.get(),
         FREQUENCY.load(Ordering::Relaxed),
     ))
 }
@@ -48,7 +50,7 @@ pub fn now() -> Instant {
 /// The counter itself, in ticks: what a domain's virtual counter starts from.
 pub fn counter() -> u64 {
     isb(); // not read ahead of what precedes
-    read!("cntpct_el0")
+    CNTPCT_EL0.get()
 }
 
 /// Arms this CPU's EL2 timer, or stops it.

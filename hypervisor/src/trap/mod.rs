@@ -13,6 +13,7 @@
     )
 )]
 
+pub mod controls;
 pub mod identification;
 pub mod inject;
 pub mod syndrome;
