@@ -1,6 +1,9 @@
+//! Boards and what is on them: IOMMUs, coprocessor drivers, translation tables.
+//!
+//! Everything here reaches hardware through a trait, so it has no `unsafe` and runs in host tests against models: the SMMUv3 against
+//! one of its queues and tables, the edu driver against one of the device.
 #![no_std]
 #![forbid(unsafe_code)]
-//! x
 
 extern crate alloc;
 #[cfg(test)]

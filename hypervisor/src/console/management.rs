@@ -50,7 +50,7 @@ pub struct DomainReport {
     pub vcpus: u32,
     /// RAM in MiB.
     pub memory_mib: u64,
-    /// The CPUs its vCPUs run on: bit n is CPU n.
+    /// The CPUs its vCPUs run on: bit n is CPU n, counted as the device tree lists them.
     pub cpus: u64,
     /// The coprocs it shares.
     pub coprocs: ArrayVec<CoprocId, 16>,
@@ -107,7 +107,7 @@ pub struct CoprocReport {
     pub current: Option<VcoprocId>,
     /// Switches so far.
     pub switches: u64,
-    /// Switches that the device refused at first.
+    /// Times that the device answered "not yet" when asked to stop.
     pub refusals: u64,
     /// Time since it came under management.
     pub elapsed: Duration,

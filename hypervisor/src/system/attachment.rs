@@ -101,18 +101,16 @@ fn step(instances: &[Instance]) {
     });
     if let Some(iommu) = boot::iommu() {
         let mut iommu = iommu.lock();
-        for mut remains in graveyard.fresh.drain(..) {
-            // A space that a stream still points at can't end yet; it's tried again.
+        for mut remains in core::mem::take(&mut graveyard.fresh) {
+            // A space that a stream still points at can't end yet: it's tried again, and its memory waits.
             remains
                 .spaces
-                .retain(|space| match iommu.destroy_space(*space) {
-                    Ok(()) => false,
-                    Err(error) => {
-                        log::error!("{space}: {error}");
-                        false
-                    }
-                });
-            graveyard.told.push(remains);
+                .retain(|space| iommu.destroy_space(*space).is_err());
+            if remains.spaces.is_empty() {
+                graveyard.told.push(remains);
+            } else {
+                graveyard.fresh.push(remains);
+            }
         }
         if matches!(iommu.sync(), Step::Again(_) | Step::Failed(_)) {
             return;
@@ -128,7 +126,7 @@ fn step(instances: &[Instance]) {
             }
         }
     }
-    if graveyard.leaving.is_empty() {
+    if graveyard.leaving.is_empty() && graveyard.fresh.is_empty() {
         OCCUPIED.store(false, Ordering::Release);
     }
 }

@@ -5,6 +5,7 @@
 
 use super::attachment;
 use super::domain::{Domain, Life, Stage2, Vcpu};
+use super::schedule::MEMBERS;
 use super::sharing::{Instance, Link};
 use super::tables::TableFrames;
 use super::{FRAMES, console};
@@ -67,6 +68,8 @@ pub struct Workshop<'a> {
     pub online: &'a [Option<usize>],
     next_vmid: u64,
     next_cpu: usize,
+    /// vCPUs on each CPU.
+    load: [usize; cpu::MAX_CPUS],
 }
 
 impl<'a> Workshop<'a> {
@@ -82,6 +85,7 @@ impl<'a> Workshop<'a> {
             online,
             next_vmid: 1,
             next_cpu: 0,
+            load: [0; cpu::MAX_CPUS],
         }
     }
 
@@ -300,6 +304,16 @@ impl<'a> Workshop<'a> {
                         self.online.iter().flatten().nth(turn).copied().unwrap_or(0)
                     }
                 };
+                let load = self
+                    .load
+                    .get_mut(cpu)
+                    .filter(|load| **load < MEMBERS)
+                    .ok_or_else(|| {
+                        let found = format!("a vCPU too many for CPU {cpu}");
+                        Error::new(config.path.clone(), found, "at most 16 vCPUs on a CPU")
+                            .property("cpus")
+                    })?;
+                *load = load.saturating_add(1);
                 Ok(Vcpu::new(
                     index,
                     cpu.min(cpu::MAX_CPUS - 1),

@@ -95,10 +95,14 @@ impl Management for Face {
             },
             vcpus: domain.vcpus.len() as u32,
             memory_mib: domain.memory_size() >> 20,
-            cpus: domain
-                .vcpus
+            cpus: system
+                .numbers
                 .iter()
-                .fold(0, |cpus, vcpu| cpus | 1 << vcpu.cpu),
+                .zip(0u32..)
+                .fold(0, |cpus, (number, place)| {
+                    let here = domain.vcpus.iter().any(|vcpu| Some(vcpu.cpu) == *number);
+                    cpus | u64::from(here).wrapping_shl(place)
+                }),
             coprocs,
         })
     }

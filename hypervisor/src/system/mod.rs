@@ -47,6 +47,8 @@ use spin::{Mutex, Once};
 pub struct System {
     /// What the machine has.
     pub machine: Machine,
+    /// For each CPU of the machine's list its number here (0 booted), if it runs.
+    pub numbers: Vec<Option<usize>>,
     /// The interrupt controller.
     pub gic: Mutex<arch::gic::Gic>,
     /// The shared coprocessors.

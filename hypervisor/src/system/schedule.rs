@@ -26,6 +26,8 @@ use spin::Once;
 /// How long a vCPU runs while others on its CPU are ready, too.
 const TURN: Duration = Duration::from_millis(5);
 const NEVER: u64 = u64::MAX;
+/// Most vCPUs on a CPU.
+pub const MEMBERS: usize = 16;
 
 /// A vCPU with its domain.
 #[derive(Clone, Copy)]
@@ -44,7 +46,7 @@ struct Queue {
     /// End of the loaded one's turn, in ns; [`NEVER`] if nobody else is ready.
     turn_end: AtomicU64,
     /// For each member that isn't loaded: when its virtual timer fires.
-    wake_at: [AtomicU64; 16],
+    wake_at: [AtomicU64; MEMBERS],
     /// What the timer is set to must be computed again.
     rearm: AtomicBool,
 }
@@ -56,7 +58,7 @@ static QUEUES: [Queue; MAX_CPUS] = [const {
         members: Once::new(),
         loaded: AtomicUsize::new(NONE),
         turn_end: AtomicU64::new(NEVER),
-        wake_at: [const { AtomicU64::new(NEVER) }; 16],
+        wake_at: [const { AtomicU64::new(NEVER) }; MEMBERS],
         rearm: AtomicBool::new(true),
     }
 }; MAX_CPUS];

@@ -101,6 +101,14 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     for warning in &configuration.warnings {
         log::warn!("{warning}");
     }
+    for config in configuration
+        .domains
+        .iter()
+        .flatten()
+        .filter(|config| config.control)
+    {
+        log::warn!("{}: baton,control has no effect yet", config.path);
+    }
     take_memory(&machine, &configuration, tree, blob.len() as u64, image);
 
     let mut gic = start_gic(&machine);
@@ -142,6 +150,7 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     }
     let system = super::publish(System {
         machine,
+        numbers: online,
         gic: Mutex::new(gic),
         instances,
         domains,
@@ -498,6 +507,13 @@ fn start_coproc(
             "a PCI function; other devices are not built yet",
         ));
     };
+    if function.segment != host.segment || !host.has_bus_of(*function) {
+        let found = format!("{}, which is not below {}", config.device, host.path);
+        return Err(other(
+            found,
+            "a function of the first host bridge; more are not built yet",
+        ));
+    }
     let address = FunctionAddress {
         bus: function.bus,
         device: function.device,
@@ -525,15 +541,21 @@ fn start_coproc(
         );
         return Err(config.device_unsuitable(found));
     }
-    let (_, stream) = host
-        .stream(*function)
-        .filter(|_| boot::iommu().is_some())
-        .ok_or_else(|| {
-            other(
-                format!("{}, which no IOMMU confines", config.device),
-                "a device behind an IOMMU",
-            )
-        })?;
+    // Only the first SMMU is driven: a device behind another one would not be confined by it.
+    let stream = match host.stream(*function) {
+        Some((0, stream)) if boot::iommu().is_some() => stream,
+        Some((index, _)) if index > 0 => {
+            let found = format!("{} behind SMMU number {index}", config.device);
+            return Err(other(
+                found,
+                "a device behind the first SMMU; more are not built yet",
+            ));
+        }
+        _ => {
+            let found = format!("{}, which no IOMMU confines", config.device);
+            return Err(other(found, "a device behind an IOMMU"));
+        }
+    };
     let interrupt = host
         .intx_interrupt(*function, description.interrupt_pin)
         .ok_or_else(|| {
