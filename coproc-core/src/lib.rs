@@ -18,6 +18,7 @@ pub mod environment;
 pub mod id;
 pub mod iommu;
 pub mod register;
+pub mod table;
 pub mod time;
 
 pub use algorithm::Algorithm;
