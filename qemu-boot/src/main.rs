@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use qemu_boot::scenario::{DomainSpec, GUEST_CONSOLE, Scenario};
 use qemu_boot::setup::toolchain::{BARE, cargo};
-use qemu_boot::{Artifacts, Workspace, build, command, demo, qemu, setup};
+use qemu_boot::{Artifacts, Workspace, bench, build, command, demo, qemu, setup};
 
 /// Baton's host program: sets up, builds, runs, shows and tests.
 #[derive(Debug, Parser)]
@@ -32,6 +32,15 @@ enum Task {
     Run(Run),
     /// Shows two Linux domains sharing one device, and checks the outcome
     Demo(Demo),
+    /// Counts the instructions of exits, interrupts and switches, by QEMU's instruction counter
+    Bench {
+        /// Prints one JSON object instead of the table
+        #[arg(long)]
+        json: bool,
+        /// Measures twice and fails unless every number is the same
+        #[arg(long)]
+        twice: bool,
+    },
     /// Runs every test
     Test {
         /// Only tests whose name contains this
@@ -129,6 +138,7 @@ fn run(task: &Task) -> Result<()> {
                 demo::shared(&Artifacts::prepare(&workspace)?, &demand)
             }
         }
+        Task::Bench { json, twice } => measure(&workspace, *json, *twice),
         Task::Test { filter } => test(&workspace, filter.as_deref()),
         Task::Lint => lint(&workspace),
     }
@@ -169,6 +179,28 @@ fn interactive(workspace: &Workspace, options: &Run) -> Result<()> {
     }
     println!("Leave with Ctrl-] x; switch the console's input with Ctrl-A three times.");
     Err(command.exec()).with_context(|| format!("starting {}", command::shown(&command)))
+}
+
+/// Measures, and shows the rows.
+fn measure(workspace: &Workspace, json: bool, twice: bool) -> Result<()> {
+    let artifacts = Artifacts::prepare(workspace)?;
+    let costs = bench::measure(&artifacts, "bench")?;
+    if twice {
+        let again = bench::measure(&artifacts, "bench")?;
+        if again != costs {
+            bail!(
+                "two runs differ:\n{}\n{}",
+                bench::table(&costs),
+                bench::table(&again)
+            );
+        }
+    }
+    if json {
+        println!("{}", bench::json(&costs)?);
+    } else {
+        print!("{}", bench::table(&costs));
+    }
+    Ok(())
 }
 
 /// Runs all tests of the workspace and sums them up.
@@ -290,8 +322,13 @@ fn lint(workspace: &Workspace) -> Result<()> {
         "--release",
         "--target-dir",
     ])
-    .arg(hypervisor);
+    .arg(&hypervisor);
     step(bare.args(["--", "-D", "warnings"]));
+    let mut bench = tools.toolchain.cargo(workspace, "clippy", BARE);
+    bench
+        .args(["--package", "bench-guest", "--release", "--target-dir"])
+        .arg(&hypervisor);
+    step(bench.args(["--", "-D", "warnings"]));
     let guest = workspace.target("guest");
     let mut linux = tools
         .toolchain

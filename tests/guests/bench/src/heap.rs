@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 const SIZE: usize = 2 << 20;
 
-#[repr(align(4096))]
+#[repr(align(65536))]
 struct Heap {
     bytes: UnsafeCell<[u8; SIZE]>,
     used: AtomicUsize,
@@ -29,8 +29,8 @@ unsafe impl GlobalAlloc for Heap {
             .used
             .load(Ordering::Relaxed)
             .next_multiple_of(layout.align());
-        // The heap starts at a page: larger alignments aren't asked for.
-        if layout.align() > 4096 || layout.size() > SIZE.saturating_sub(start) {
+        // The heap starts at such a boundary: larger alignments aren't asked for.
+        if layout.align() > 65536 || layout.size() > SIZE.saturating_sub(start) {
             return core::ptr::null_mut();
         }
         self.used.store(start + layout.size(), Ordering::Relaxed);

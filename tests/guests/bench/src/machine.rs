@@ -83,10 +83,7 @@ pub fn enable_interrupt(intid: u32) {
     write(group, read(group) | bit);
     let priority = base + 0x400 + u64::from(intid & !3);
     let shift = intid % 4 * 8;
-    write(
-        priority,
-        read(priority) & !(0xff << shift) | 0x80 << shift,
-    );
+    write(priority, read(priority) & !(0xff << shift) | 0x80 << shift);
     if !private {
         // IROUTER: affinity 0.0.0.0.
         let route = GICD + 0x6000 + u64::from(intid) * 8;
@@ -108,6 +105,13 @@ pub fn acknowledge() -> u32 {
 pub fn end(intid: u32) {
     // SAFETY: the interrupt handler's part of the protocol.
     unsafe { asm!("msr icc_eoir1_el1, {}", in(reg) u64::from(intid), options(nostack)) };
+}
+
+/// Writes ICC_SGI1R_EL1.
+#[inline(always)]
+pub fn send_sgi(value: u64) {
+    // SAFETY: sends interrupts that the handler knows.
+    unsafe { asm!("msr icc_sgi1r_el1, {}", "isb", in(reg) value, options(nostack)) };
 }
 
 /// Makes the virtual timer fire at a counter value.

@@ -1,0 +1,206 @@
+//! `cargo xtask bench`: what exits, interrupts and switches cost, in instructions, the same number on every machine and every day.
+//!
+//! Seconds on somebody's laptop under an emulator say nothing. With `-icount shift=0` QEMU's virtual time *is* the number of executed
+//! instructions, so a guest that reads its virtual counter around many repetitions counts them, its own and the hypervisor's
+//! together. The hypervisor is the build that ships; the guest (`tests/guests/bench`) is a domain's kernel. Cache misses and TLB
+//! walks aren't seen by this; the numbers say how much is done, not how fast the memory is.
+//!
+//! Two boots: one domain alone with the shared device, for all rows but one; and two domains on one CPU, where one reads the
+//! registers of the device that the other one has.
+
+mod rows;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+pub use rows::{KNOWN, Known, Run, Unit};
+
+use crate::build::Artifacts;
+use crate::command;
+use crate::image;
+use crate::qemu::Qemu;
+use crate::scenario::{CoprocSpec, DomainSpec, Scenario};
+use crate::setup;
+use crate::setup::toolchain::BARE;
+use crate::workspace::{Workspace, write_if_changed};
+
+/// The guest's package and program.
+const GUEST: &str = "bench-guest";
+/// Longest time for one boot.
+const LIMIT: Duration = Duration::from_secs(180);
+/// No slice ends within a run.
+const SLICE_US: u32 = 1_000_000_000;
+
+/// One row's number for each system measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Cost {
+    /// On Baton: instructions, or bytes.
+    pub baton: f64,
+}
+
+/// All rows, by name.
+pub type Costs = BTreeMap<String, Cost>;
+
+/// Builds the guest, boots it, and gives every row. `name` tells runs at the same time apart.
+///
+/// # Errors
+/// If something can't be built, a boot fails, the guest finds something wrong, or a known row is missing.
+pub fn measure(artifacts: &Artifacts, name: &str) -> Result<Costs> {
+    let guest = build_guest(artifacts.workspace())?;
+    let mut costs = Costs::new();
+    for scenario in [alone(name, &guest), shared(name, &guest)] {
+        let run = boot(artifacts, &scenario)?;
+        costs.extend(
+            run.costs()?
+                .into_iter()
+                .map(|(row, baton)| (row, Cost { baton })),
+        );
+    }
+    let size = std::fs::metadata(&artifacts.hypervisor)
+        .with_context(|| artifacts.hypervisor.display().to_string())?
+        .len();
+    #[expect(clippy::cast_precision_loss, reason = "an image is below 2^53 bytes")]
+    costs.insert("image_bytes".to_owned(), Cost { baton: size as f64 });
+    let missing: Vec<&str> = KNOWN
+        .iter()
+        .map(|known| known.name)
+        .filter(|name| !costs.contains_key(*name))
+        .collect();
+    if !missing.is_empty() {
+        bail!("the bench guest said nothing about {}", missing.join(", "));
+    }
+    Ok(costs)
+}
+
+/// The rows as a table for people.
+pub fn table(costs: &Costs) -> String {
+    let mut text = format!("{:34} {:>12}\n", "row", "Baton");
+    for known in KNOWN {
+        let Some(cost) = costs.get(known.name) else {
+            continue;
+        };
+        let number = match known.unit {
+            Unit::Instructions => format!("{:.1}", cost.baton),
+            Unit::Bytes => format!("{:.0}", cost.baton),
+        };
+        let limit = known
+            .limit
+            .map(|limit| format!("  (to reach: {limit})"))
+            .unwrap_or_default();
+        text.push_str(&format!(
+            "{:34} {number:>12}  {}{limit}\n",
+            known.name, known.what
+        ));
+    }
+    text.push_str("\nInstructions of guest and hypervisor together, for each repetition; image_bytes in bytes.\n");
+    text
+}
+
+/// The rows as JSON: `{"<row>": {"baton": n}}`.
+///
+/// # Errors
+/// None in practice: all numbers are finite.
+pub fn json(costs: &Costs) -> Result<String> {
+    Ok(serde_json::to_string_pretty(costs)?)
+}
+
+fn build_guest(workspace: &Workspace) -> Result<PathBuf> {
+    let _lock = workspace.lock()?;
+    let tools = setup::ensure(workspace)?;
+    let mut cargo = tools.toolchain.cargo(workspace, "build", BARE);
+    // The hypervisor's directory, whose dependencies are the same.
+    let dir = workspace.target("hypervisor");
+    cargo
+        .args([
+            "--package",
+            GUEST,
+            "--bin",
+            GUEST,
+            "--release",
+            "--target-dir",
+        ])
+        .arg(&dir);
+    command::run(&mut cargo).context("building the bench guest")?;
+    let elf = dir.join(BARE).join("release").join(GUEST);
+    let bytes = std::fs::read(&elf).with_context(|| format!("reading {}", elf.display()))?;
+    let flat = image::flatten(&bytes).with_context(|| elf.display().to_string())?;
+    let raw = workspace.images()?.join(format!("{GUEST}.img"));
+    write_if_changed(&raw, &flat)?;
+    write_if_changed(&raw.with_extension("ramdisk"), b"none")?;
+    Ok(raw)
+}
+
+fn domain(guest: &Path, part: &str) -> DomainSpec {
+    DomainSpec {
+        memory_kib: 64 << 10,
+        kernel: Some(guest.to_path_buf()),
+        // It wants none; a small one is copied fast.
+        ramdisk: Some(guest.with_extension("ramdisk")),
+        ..DomainSpec::linux(0, &format!("bench={part}"))
+    }
+    .with_coproc(0)
+}
+
+fn machine(name: String, domains: Vec<DomainSpec>) -> Scenario {
+    let mut scenario = Scenario::new(&name);
+    scenario.cpus = 1;
+    scenario.memory_mib = 1024;
+    scenario.edu_devices = 1;
+    scenario.coprocs.push(CoprocSpec {
+        slice_us: SLICE_US,
+        ..CoprocSpec::edu(1)
+    });
+    scenario.domains = domains;
+    // One instruction is one nanosecond; idle time is skipped.
+    scenario.qemu_args = ["-icount", "shift=0,sleep=off"].map(str::to_owned).to_vec();
+    scenario
+}
+
+fn alone(name: &str, guest: &Path) -> Scenario {
+    machine(format!("{name}-alone"), vec![domain(guest, "all")])
+}
+
+fn shared(name: &str, guest: &Path) -> Scenario {
+    let domains = vec![domain(guest, "emulated"), domain(guest, "hold")];
+    machine(format!("{name}-shared"), domains)
+}
+
+fn boot(artifacts: &Artifacts, scenario: &Scenario) -> Result<Run> {
+    let qemu = Qemu::baton(artifacts, scenario, LIMIT)?;
+    let mut run = Run::default();
+    let ended = |line: &str| run.take(line).transpose();
+    let (_, ended) = qemu.wait_map(crate::Mark::START, "the bench guest's end", LIMIT, ended)?;
+    ended.with_context(|| format!("all output is in {}", qemu.log().display()))?;
+    Ok(run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_one_object_for_each_row() {
+        let costs = Costs::from([
+            ("hvc".to_owned(), Cost { baton: 90.5 }),
+            ("image_bytes".to_owned(), Cost { baton: 1234.0 }),
+        ]);
+        let value: serde_json::Value = serde_json::from_str(&json(&costs).unwrap()).unwrap();
+        assert_eq!(value["hvc"]["baton"], 90.5);
+        assert_eq!(value["image_bytes"]["baton"], 1234.0);
+        let table = table(&costs);
+        assert!(
+            table.contains("90.5") && table.contains("1234  "),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn no_row_is_named_twice() {
+        let names: std::collections::BTreeSet<_> = KNOWN.iter().map(|known| known.name).collect();
+        assert_eq!(names.len(), KNOWN.len());
+    }
+}

@@ -1,0 +1,104 @@
+//! Delivery of interrupts: from the instruction that causes one to the first of the handler.
+
+use crate::machine::{self, TIMER, shift_phase, ticks};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+const SPURIOUS: u32 = 1020;
+
+/// Counter at the latest interrupt's arrival; 0: none since this was cleared.
+static ARRIVED: AtomicU64 = AtomicU64::new(0);
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+static UNKNOWN: AtomicU64 = AtomicU64::new(0);
+static DEVICE: AtomicU32 = AtomicU32::new(0);
+static DEVICE_REGISTERS: AtomicU64 = AtomicU64::new(0);
+
+/// What a row of interrupts took.
+#[derive(Clone, Copy)]
+pub struct Delivery {
+    /// From cause to handler, summed up, in ticks.
+    pub delivery: u64,
+    /// The whole loops, acknowledgement and end of interrupt included, in ticks.
+    pub round_trip: u64,
+    /// Interrupts taken.
+    pub taken: u64,
+    /// Interrupts taken that nobody had asked for.
+    pub unknown: u64,
+}
+
+/// The handler, called by the vector with the counter as it was on arrival.
+#[unsafe(no_mangle)]
+extern "C" fn bench_interrupt(arrival: u64) {
+    let intid = machine::acknowledge();
+    if intid >= SPURIOUS {
+        UNKNOWN.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    if intid == TIMER {
+        machine::stop_timer();
+    } else if intid == DEVICE.load(Ordering::Relaxed) {
+        crate::device::acknowledge(DEVICE_REGISTERS.load(Ordering::Relaxed));
+    } else if intid >= 16 {
+        UNKNOWN.fetch_add(1, Ordering::Relaxed);
+    }
+    machine::end(intid);
+    TAKEN.fetch_add(1, Ordering::Relaxed);
+    ARRIVED.store(arrival, Ordering::Relaxed);
+}
+
+/// Tells the handler which interrupt is the device's, and where its registers are.
+pub fn set_device(intid: u32, registers: u64) {
+    DEVICE_REGISTERS.store(registers, Ordering::Relaxed);
+    DEVICE.store(intid, Ordering::Relaxed);
+}
+
+/// Causes one interrupt after the other and waits for each.
+pub fn measure(repetitions: u64, mut cause: impl FnMut()) -> Delivery {
+    let mut once = |n| {
+        TAKEN.store(0, Ordering::Relaxed);
+        UNKNOWN.store(0, Ordering::Relaxed);
+        let mut delivery = 0u64;
+        let start = ticks();
+        for round in 0..n {
+            ARRIVED.store(0, Ordering::Relaxed);
+            shift_phase(round);
+            let before = ticks();
+            cause();
+            let arrived = loop {
+                let arrived = ARRIVED.load(Ordering::Relaxed);
+                if arrived != 0 {
+                    break arrived;
+                }
+            };
+            delivery = delivery.wrapping_add(arrived.wrapping_sub(before));
+        }
+        Delivery {
+            delivery,
+            round_trip: ticks().wrapping_sub(start),
+            taken: TAKEN.load(Ordering::Relaxed),
+            unknown: UNKNOWN.load(Ordering::Relaxed),
+        }
+    };
+    once(16);
+    once(repetitions)
+}
+
+/// The virtual timer, set to now.
+pub fn timer(repetitions: u64) -> Delivery {
+    measure(repetitions, || machine::start_timer(0))
+}
+
+/// SGI 1 to this CPU itself.
+pub fn sgi_self(repetitions: u64) -> Delivery {
+    measure(repetitions, || {
+        machine::send_sgi(1 << 24 | 1);
+    })
+}
+
+/// Sleeps for this many ticks.
+pub fn sleep(ticks_long: u64) {
+    ARRIVED.store(0, Ordering::Relaxed);
+    machine::start_timer(ticks().wrapping_add(ticks_long));
+    while ARRIVED.load(Ordering::Relaxed) == 0 {
+        machine::wait();
+    }
+}

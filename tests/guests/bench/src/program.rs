@@ -1,0 +1,153 @@
+//! The program: which rows, in which order; what it says.
+//!
+//! The kernel's command line says which part this domain plays: `bench=all` measures everything that one domain can alone,
+//! `bench=emulated` reads the registers of a coprocessor that the domain with `bench=hold` has.
+
+use core::fmt::Write as _;
+use core::panic::PanicInfo;
+
+use crate::device::Device;
+use crate::machine::{self, Console};
+use crate::{exits, framework, interrupts, repoint};
+
+core::arch::global_asm!(include_str!("start.S"));
+
+/// One tick is 16 instructions, so a row's error is below 0.001 instructions.
+const REPETITIONS: u64 = 20_000;
+const MOST_ROWS: usize = 24;
+
+struct Rows {
+    rows: [(&'static str, u64); MOST_ROWS],
+    count: usize,
+}
+
+impl Rows {
+    fn add(&mut self, name: &'static str, ticks: u64) {
+        if let Some(row) = self.rows.get_mut(self.count) {
+            *row = (name, ticks);
+        }
+        self.count += 1;
+    }
+
+    fn show(&self) -> Result<(), &'static str> {
+        let rows = self.rows.get(..self.count).ok_or("too many rows")?;
+        let _ = writeln!(Console, "bench: frequency={}", machine::frequency());
+        for (name, ticks) in rows {
+            let _ = writeln!(
+                Console,
+                "bench: row={name} ticks={ticks} repetitions={REPETITIONS}"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What the command line asks for: the word after `bench=` in the device tree, which is looked for as text.
+fn part(tree: u64) -> Option<&'static [u8]> {
+    const MARK: &[u8] = b"bench=";
+    let at = core::ptr::with_exposed_provenance::<u8>(tree as usize);
+    // SAFETY: the boot protocol hands over a device tree here, in RAM, which has its size in bytes 4 to 7.
+    let blob = unsafe {
+        let size = u32::from_be(at.cast::<u32>().add(1).read());
+        core::slice::from_raw_parts(at, size.min(2 << 20) as usize)
+    };
+    let start = blob.windows(MARK.len()).position(|word| word == MARK)?;
+    let word = blob.get(start + MARK.len()..)?;
+    let end = word.iter().position(|byte| !byte.is_ascii_lowercase())?;
+    word.get(..end)
+}
+
+fn interrupts_row(
+    rows: &mut Rows,
+    names: [&'static str; 2],
+    took: interrupts::Delivery,
+) -> Result<(), &'static str> {
+    if took.taken != REPETITIONS || took.unknown != 0 {
+        return Err("interrupts were lost, or came unasked");
+    }
+    rows.add(names[0], took.delivery);
+    rows.add(names[1], took.round_trip);
+    Ok(())
+}
+
+/// Time for the hypervisor to show what it has to show, in seconds.
+fn settle(seconds: u64) {
+    interrupts::sleep(machine::frequency() * seconds);
+}
+
+fn all(rows: &mut Rows) -> Result<(), &'static str> {
+    let device = Device::find()?;
+    settle(1);
+    exits::run(REPETITIONS, &mut |name, ticks| rows.add(name, ticks));
+    let took = interrupts::timer(REPETITIONS);
+    interrupts_row(rows, ["timer_irq", "timer_irq_round_trip"], took)?;
+    let took = interrupts::sgi_self(REPETITIONS);
+    interrupts_row(rows, ["sgi_self", "sgi_self_round_trip"], took)?;
+    device.touch()?;
+    // Not in the middle of a switch any more.
+    settle(1);
+    rows.add("coproc_direct_read", device.reads(REPETITIONS));
+    let took = device.interrupts(REPETITIONS);
+    let names = ["coproc_irq_delivery", "coproc_irq_round_trip"];
+    interrupts_row(rows, names, took)?;
+    framework::run(REPETITIONS, &mut |name, ticks| rows.add(name, ticks))?;
+    rows.add("iommu_repoint", repoint::run(REPETITIONS)?);
+    Ok(())
+}
+
+fn emulated(rows: &mut Rows) -> Result<(), &'static str> {
+    let device = Device::find()?;
+    // The other domain takes the device meanwhile.
+    settle(5);
+    device.touch()?;
+    rows.add("coproc_emulated_read", device.reads(REPETITIONS));
+    Ok(())
+}
+
+fn hold() -> ! {
+    let held = Device::find().and_then(|device| device.touch());
+    let _ = match held {
+        Ok(()) => writeln!(Console, "bench: holding"),
+        Err(error) => writeln!(Console, "bench: error: {error}"),
+    };
+    loop {
+        machine::wait();
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn bench_main(tree: u64) -> ! {
+    machine::start_interrupts();
+    machine::enable_interrupt(machine::TIMER);
+    machine::enable_interrupt(1);
+    let mut rows = Rows {
+        rows: [("", 0); MOST_ROWS],
+        count: 0,
+    };
+    let result = match part(tree) {
+        Some(b"all") => all(&mut rows),
+        Some(b"emulated") => emulated(&mut rows),
+        Some(b"hold") => hold(),
+        _ => Err("the command line has no bench=all, bench=emulated or bench=hold"),
+    };
+    let _ = match result.and_then(|()| rows.show()) {
+        Ok(()) => writeln!(Console, "bench: done"),
+        Err(error) => writeln!(Console, "bench: error: {error}"),
+    };
+    machine::off()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn bench_unexpected(esr: u64, elr: u64, far: u64) -> ! {
+    let _ = writeln!(
+        Console,
+        "bench: error: exception at {elr:#x}, ESR {esr:#x}, FAR {far:#x}"
+    );
+    machine::off()
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    let _ = writeln!(Console, "bench: error: {info}");
+    machine::off()
+}
