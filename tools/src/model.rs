@@ -25,7 +25,9 @@ pub enum Fault {
     InterruptTwice,
     /// The liveness register loses its value in a sleep.
     Liveness,
-    /// The DMA source register does.
+    /// It has another's value after a sleep.
+    LivenessKept,
+    /// The DMA source register loses its value in a sleep.
     DmaSource,
     /// The DMA count register reads a bit more than was written.
     DmaCount,
@@ -290,6 +292,7 @@ impl Machine for Model {
             Fault::Stale => self.buffer.fill(0xaa),
             Fault::InterruptUncalled => self.raise(edu::INTERRUPT_DMA),
             Fault::Liveness => self.liveness = 0,
+            Fault::LivenessKept => self.liveness = 0x5ec_2e7,
             Fault::DmaSource if self.command & edu::DMA_START == 0 => self.dma[0] ^= 0x1000,
             Fault::ResultLost => self.fact ^= 1,
             _ => {}

@@ -159,7 +159,7 @@ fn secret_read<M: Machine>(edu: &mut Edu<M>, options: &Options) -> io::Result<St
     let wide = [edu::DMA_SOURCE, edu::DMA_DESTINATION, edu::DMA_COUNT]
         .map(|offset| machine.read64(offset));
     let registers = || narrow.iter().chain(&wide);
-    let nonzero_registers = registers().filter(|value| **value != 0).count();
+    let mut nonzero_registers = registers().filter(|value| **value != 0).count();
     let (liveness, source, destination) = secret_registers(&secret);
     let secrets = [u64::from(!liveness), source, destination];
     found += registers().filter(|v| secrets.contains(v)).count();
@@ -175,6 +175,10 @@ fn secret_read<M: Machine>(edu: &mut Edu<M>, options: &Options) -> io::Result<St
             let bytes = edu.from_device(transfer, None)?;
             found += windows_in_common(&bytes, &secret);
             nonzero_bytes += bytes.iter().filter(|byte| **byte != 0).count();
+            // Again, now that the device itself was ours for a while: what we never wrote.
+            for offset in [edu::LIVENESS, edu::FACTORIAL, edu::STATUS] {
+                nonzero_registers += usize::from(edu.machine.read32(offset) != 0);
+            }
             edu.check("secret", 0, found as u64);
             Ok(())
         });

@@ -111,6 +111,14 @@ fn a_secret_is_found_if_and_only_if_it_is_there() {
     assert_eq!(field(last, "found"), 5 * 23);
     assert_eq!(field(last, "wrong"), 5);
 
+    let (marked, _) = lines(Fault::LivenessKept, &line);
+    assert!(
+        marked
+            .iter()
+            .any(|line| line.contains("nonzero_bytes=0") && field(line, "nonzero_registers") > 0),
+        "{marked:?}"
+    );
+
     let (lost, _) = lines(Fault::NoWrite, &line);
     assert_eq!(field(lost.last().expect("a last line"), "wrong"), 5);
 }
