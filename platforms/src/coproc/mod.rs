@@ -8,11 +8,20 @@ use alloc::boxed::Box;
 
 use coproc_core::Driver;
 
+#[cfg(any(test, feature = "accumulator"))]
+pub mod accumulator;
 #[cfg(feature = "edu")]
 pub mod edu;
 
 /// All drivers there are: name as the device tree's `driver` has it, the Cargo feature that it needs, whether that is on.
-pub const KNOWN: &[(&str, &str, bool)] = &[("qemu,edu", "edu", cfg!(feature = "edu"))];
+pub const KNOWN: &[(&str, &str, bool)] = &[
+    ("qemu,edu", "edu", cfg!(feature = "edu")),
+    (
+        "example,accumulator",
+        "accumulator",
+        cfg!(feature = "accumulator"),
+    ),
+];
 
 /// A new instance of the driver called `name`, for one physical coprocessor; `None` if the name is unknown or not
 /// compiled in ([`KNOWN`] tells which).
@@ -20,6 +29,8 @@ pub fn by_name(name: &str) -> Option<Box<dyn Driver>> {
     match name {
         #[cfg(feature = "edu")]
         "qemu,edu" => Some(Box::new(edu::Edu::new())),
+        #[cfg(feature = "accumulator")]
+        "example,accumulator" => Some(Box::new(accumulator::Accumulator::new())),
         _ => None,
     }
 }
