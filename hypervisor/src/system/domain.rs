@@ -7,6 +7,7 @@
     clippy::arithmetic_side_effects
 )]
 
+use super::schedule;
 use super::sharing::Link;
 use super::tables::TableFrames;
 use crate::arch::{self, context, cpu};
@@ -106,9 +107,9 @@ impl Vcpu {
                 Ordering::SeqCst,
             );
         }
-        if self.cpu != cpu::current().index()
-            && let Some(target) = cpu::by_index(self.cpu)
-        {
+        if self.cpu == cpu::current().index() {
+            schedule::woken_here(self);
+        } else if let Some(target) = cpu::by_index(self.cpu) {
             arch::gic::kick(target.affinity.load(Ordering::Relaxed));
         }
     }

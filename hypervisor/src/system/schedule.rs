@@ -211,6 +211,13 @@ pub fn abandon(member: Member) {
     vcpu.set_activity(Activity::Off);
 }
 
+/// A vCPU of this CPU was woken: unless it is the loaded one, the loaded one's turn is limited from now on.
+pub fn woken_here(vcpu: &Vcpu) {
+    if !loaded().is_some_and(|member| core::ptr::eq(member.vcpu, vcpu)) {
+        notice_ready();
+    }
+}
+
 /// Another vCPU became ready on this CPU: the loaded one's turn is limited from now on.
 pub fn notice_ready() {
     let queue = queue(cpu::current());
