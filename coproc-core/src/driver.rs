@@ -214,7 +214,7 @@ pub trait Driver: Send {
         hardware: Option<&mut dyn Hardware>,
     ) -> Verdict;
 
-    /// Whether the saved context has queued doorbells.
+    /// Whether the saved context has queued doorbells, or unfinished work that goes on once it is restored.
     fn has_work(&self, who: VcoprocId) -> bool;
 
     /// Whether the device is doing something for the current vcoproc, by its own status.

@@ -189,10 +189,6 @@ impl Algorithm for RoundRobin {
         })
     }
 
-    fn preempts(&self, _woken: VcoprocId, _current: VcoprocId, _now: Instant) -> bool {
-        false
-    }
-
     fn set_parameters(
         &mut self,
         who: VcoprocId,
@@ -206,12 +202,7 @@ impl Algorithm for RoundRobin {
     }
 
     fn tune(&mut self, tuning: &Tuning) -> Result<(), AlgorithmError> {
-        if tuning.slice == Duration::ZERO {
-            return Err(AlgorithmError::OutOfRange {
-                name: "slice",
-                expected: "more than 0",
-            });
-        }
+        crate::check_slice(tuning)?;
         self.slice = tuning.slice;
         Ok(())
     }
@@ -235,9 +226,7 @@ mod tests {
     const NOW: Instant = Instant::from_nanos(0);
 
     fn fresh() -> RoundRobin {
-        RoundRobin::new(&Tuning {
-            slice: Duration::from_millis(3),
-        })
+        RoundRobin::new(&Tuning::new(Duration::from_millis(3)))
     }
 
     fn pick(rr: &mut RoundRobin, current: Option<u32>) -> Option<u32> {
@@ -274,9 +263,7 @@ mod tests {
         assert_eq!(rr.set_parameters(a, &p), Err(AlgorithmError::Unknown(a)));
         rr.add(a, &p).unwrap();
         assert_eq!(rr.add(a, &p), Err(AlgorithmError::Duplicate(a)));
-        let zero = Tuning {
-            slice: Duration::ZERO,
-        };
+        let zero = Tuning::new(Duration::ZERO);
         assert!(rr.tune(&zero).is_err());
         assert_eq!(rr.slice, Duration::from_millis(3));
     }

@@ -92,13 +92,29 @@ impl Coproc {
         };
         if direct && !slice.mapped && env.map_windows(who) {
             slice.mapped = true;
-            slice.touched = true;
             bump(&mut slice.exits);
+            self.touch(env, who);
             self.dirty = true;
             self.count(who, |c| bump(&mut c.touches));
             return Outcome::Retry;
         }
         self.access_device(env, who, access)
+    }
+
+    /// The slice is used from here on, and its owner has work.
+    fn touch(&mut self, env: &mut dyn Environment, who: VcoprocId) {
+        let (State::Running(slice) | State::Quiescing { slice, .. }) = &mut self.state else {
+            return;
+        };
+        if core::mem::replace(&mut slice.touched, true) {
+            return;
+        }
+        if let State::Running(_) = self.state {
+            let now = env.now();
+            self.settle(now);
+            self.algorithm.wake(who, now);
+            self.arm_slice(env, now);
+        }
     }
 
     /// The driver answers, with the device at hand.
@@ -109,9 +125,7 @@ impl Coproc {
         access: &Access,
     ) -> Outcome {
         self.dirty = true;
-        if let State::Running(slice) | State::Quiescing { slice, .. } = &mut self.state {
-            slice.touched = true;
-        }
+        self.touch(env, who);
         self.count(who, |c| bump(&mut c.emulated));
         let verdict = self.driver.access(who, access, Some(env.hardware()));
         self.refresh_lines(env, who);

@@ -50,6 +50,7 @@ pub struct Ledger {
     idle: Duration,
     fault: Duration,
     gone: Account,
+    /// Sorted by id.
     accounts: Vec<(VcoprocId, Account)>,
 }
 
@@ -76,14 +77,16 @@ impl Ledger {
         if self.accounts.try_reserve(1).is_err() {
             return false;
         }
-        self.accounts.push((who, Account::default()));
+        if let Err(at) = self.find(who) {
+            self.accounts.insert(at, (who, Account::default()));
+        }
         true
     }
 
     /// Closes an account; what was on it stays in the sums.
     pub fn remove(&mut self, who: VcoprocId) {
-        if let Some(at) = self.accounts.iter().position(|(id, _)| *id == who) {
-            let (_, account) = self.accounts.swap_remove(at);
+        if let Ok(at) = self.find(who) {
+            let (_, account) = self.accounts.remove(at);
             self.gone.charge = self.gone.charge.saturating_add(account.charge);
             self.gone.overhead = self.gone.overhead.saturating_add(account.overhead);
         }
@@ -105,8 +108,12 @@ impl Ledger {
         time
     }
 
+    fn find(&self, who: VcoprocId) -> Result<usize, usize> {
+        self.accounts.binary_search_by_key(&who, |(id, _)| *id)
+    }
+
     fn account(&mut self, who: VcoprocId) -> &mut Account {
-        match self.accounts.iter_mut().find(|(id, _)| *id == who) {
+        match self.find(who).ok().and_then(|at| self.accounts.get_mut(at)) {
             Some((_, account)) => account,
             None => &mut self.gone,
         }
@@ -161,8 +168,9 @@ impl Totals {
     /// What one attached vcoproc has used.
     pub fn of(&self, who: VcoprocId) -> Account {
         self.accounts
-            .iter()
-            .find(|(id, _)| *id == who)
+            .binary_search_by_key(&who, |(id, _)| *id)
+            .ok()
+            .and_then(|at| self.accounts.get(at))
             .map(|(_, account)| *account)
             .unwrap_or_default()
     }

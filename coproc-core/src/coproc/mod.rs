@@ -57,6 +57,8 @@ pub struct Settings {
     pub slice: Duration,
     /// Longest time that the device may refuse before it is stopped by force.
     pub refusal_bound: Duration,
+    /// Longest time that one with work waits in favour of more important ones, for algorithms that know importance.
+    pub starvation_bound: Option<Duration>,
 }
 
 impl Settings {
@@ -66,6 +68,21 @@ impl Settings {
         Self {
             slice: description.slice,
             refusal_bound: description.refusal_bound,
+            starvation_bound: None,
+        }
+    }
+
+    /// What an algorithm is told of these settings and of the driver's declared worst case.
+    pub fn tuning(&self, driver: &dyn Driver) -> Tuning {
+        let declared = driver.description().worst_case;
+        Tuning {
+            slice: self.slice,
+            switch: declared
+                .stop
+                .saturating_add(declared.save)
+                .saturating_add(declared.restore),
+            refusal: declared.refusal,
+            starvation: self.starvation_bound,
         }
     }
 }
@@ -141,6 +158,8 @@ pub struct Coproc {
     dirty: bool,
     /// Whose address space the streams pointed at last: whose faults those are that the IOMMU has recorded.
     suspect: Option<VcoprocId>,
+    /// The last decision isn't the present algorithm's: it is to be made again.
+    stale: bool,
     epoch: Epoch,
     /// Sorted by id.
     vcoprocs: Vec<Vcoproc>,
@@ -176,6 +195,7 @@ impl Coproc {
             resume: None,
             dirty: false,
             suspect: None,
+            stale: false,
             epoch: Epoch(0),
             vcoprocs: Vec::new(),
             ledger: Ledger::new(now),
@@ -207,9 +227,7 @@ impl Coproc {
         }
         env.mask_interrupts(true);
         env.point_streams(Stream::Abort)?;
-        self.algorithm.tune(&Tuning {
-            slice: self.settings.slice,
-        })?;
+        self.algorithm.tune(&self.settings.tuning(&*self.driver))?;
         self.driver.probe(env.hardware())?;
         self.enter(env.now(), State::Starting);
         self.advance(env);
@@ -304,12 +322,13 @@ impl Coproc {
         self.find(who).is_some()
     }
 
-    /// Changes one vcoproc's parameters, from the next decision on.
+    /// Changes one vcoproc's parameters, at once: the running slice ends early if the algorithm wants it so.
     ///
     /// # Errors
-    /// [`AttachError::Unknown`], [`AttachError::Dead`], [`AttachError::Algorithm`].
+    /// [`AttachError::Unknown`], [`AttachError::Dead`], [`AttachError::Algorithm`]; the old parameters stay.
     pub fn set_parameters(
         &mut self,
+        env: &mut dyn Environment,
         who: VcoprocId,
         parameters: &Parameters,
     ) -> Result<(), AttachError> {
@@ -317,18 +336,53 @@ impl Coproc {
         if !v.alive() {
             return Err(AttachError::Dead(who));
         }
-        Ok(self.algorithm.set_parameters(who, parameters)?)
+        self.algorithm.set_parameters(who, parameters)?;
+        self.reconsider(env);
+        Ok(())
     }
 
-    /// Changes the settings, from the next decision on.
+    /// Changes the settings. A running slice keeps its length unless the algorithm ends it.
     ///
     /// # Errors
-    /// [`AlgorithmError::OutOfRange`]; the old settings stay.
-    pub fn tune(&mut self, settings: Settings) -> Result<(), AlgorithmError> {
-        self.algorithm.tune(&Tuning {
-            slice: settings.slice,
-        })?;
+    /// [`AlgorithmError::OutOfRange`], [`AlgorithmError::NotAdmitted`]; the old settings stay.
+    pub fn tune(
+        &mut self,
+        env: &mut dyn Environment,
+        settings: Settings,
+    ) -> Result<(), AlgorithmError> {
+        self.algorithm.tune(&settings.tuning(&*self.driver))?;
         self.settings = settings;
+        self.reconsider(env);
+        Ok(())
+    }
+
+    /// Exchanges the algorithm. All vcoprocs move over with their parameters, those with work keep it, and the running slice is decided
+    /// anew at once; what the old algorithm remembered of the past (debts, used budgets) ends with it.
+    ///
+    /// # Errors
+    /// The new algorithm's, if it doesn't take the settings or any of the vcoprocs; the old one stays as it was.
+    pub fn replace_algorithm(
+        &mut self,
+        env: &mut dyn Environment,
+        mut algorithm: Box<dyn Algorithm>,
+    ) -> Result<(), AlgorithmError> {
+        let now = env.now();
+        // The books of the old one are closed, even if it stays.
+        self.settle(now);
+        algorithm.tune(&self.settings.tuning(&*self.driver))?;
+        let mut moved = Ok(());
+        self.algorithm.snapshot(&mut |who, parameters, awake| {
+            if moved.is_ok() {
+                moved = algorithm.add(who, parameters);
+                if moved.is_ok() && awake {
+                    algorithm.wake(who, now);
+                }
+            }
+        });
+        moved?;
+        self.algorithm = algorithm;
+        self.stale = true;
+        self.reconsider(env);
         Ok(())
     }
 
@@ -339,16 +393,14 @@ impl Coproc {
 
     /// The timer armed by [`Environment::arm_timer`] expired. Early and stale expiries do no harm.
     pub fn timer(&mut self, env: &mut dyn Environment) {
-        if let State::Running(slice) = self.state {
-            match slice.until {
-                Some(until) if env.now() >= until => self.slice_end(env, Reason::Expired),
-                until => {
-                    env.arm_timer(until);
-                    return;
-                }
+        match self.state {
+            State::Running(slice) if slice.until.is_some_and(|until| env.now() >= until) => {
+                self.slice_end(env, Reason::Expired);
+                self.advance(env);
             }
+            State::Running(_) => self.reconsider(env),
+            _ => self.advance(env),
         }
-        self.advance(env);
     }
 
     /// What it is doing.

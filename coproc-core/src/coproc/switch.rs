@@ -23,6 +23,7 @@ use super::ledger::Bucket;
 use super::state::{Reason, RestPhase, RestorePhase, SavePhase, Slice, State};
 use super::trace::Record;
 use super::{Coproc, bump};
+use crate::algorithm::MIN_SLICE;
 use crate::driver::{SAVE_AREA, Step};
 use crate::environment::{Environment, Event, Stream};
 use crate::id::{DomainId, Epoch, VcoprocId};
@@ -33,8 +34,6 @@ use crate::time::{Duration, Instant};
 pub(super) const MAX_STEPS: usize = 24;
 /// A step isn't asked again sooner than this, whatever it answered.
 pub(super) const MIN_AGAIN: Duration = Duration::from_micros(10);
-/// No slice is shorter than this, whatever the algorithm answered.
-pub(super) const MIN_SLICE: Duration = Duration::from_micros(20);
 /// No step's limit is shorter than this.
 pub(super) const MIN_LIMIT: Duration = Duration::from_secs(1);
 /// A step's limit is its declared worst case, this many times over.
@@ -178,6 +177,7 @@ impl Coproc {
     /// Chooses who runs next. `resident`'s context is in the device.
     fn dispatch(&mut self, env: &mut dyn Environment, resident: Option<VcoprocId>) -> Flow {
         let now = env.now();
+        self.stale = false;
         let Some(pick) = self.algorithm.pick(resident, now) else {
             self.idle(env, now, resident);
             return Flow::Wait;
@@ -214,7 +214,41 @@ impl Coproc {
         self.switch_since = None;
         self.turn(now, Bucket::Idle);
         self.enter(now, State::Idle { resident });
-        env.arm_timer(None);
+        // Those that have work may be out of budget.
+        let event = self.algorithm.next_event(now);
+        env.arm_timer(event.map(|at| at.max(now.saturating_add(MIN_SLICE))));
+    }
+
+    /// Arms the timer of the running slice: for its end, or for the algorithm's next event before.
+    pub(super) fn arm_slice(&mut self, env: &mut dyn Environment, now: Instant) {
+        let State::Running(slice) = self.state else {
+            return;
+        };
+        let event = self.algorithm.next_event(now);
+        let event = event.map(|at| at.max(now.saturating_add(MIN_SLICE)));
+        env.arm_timer(match (slice.until, event) {
+            (Some(until), Some(event)) => Some(until.min(event)),
+            (until, event) => until.or(event),
+        });
+    }
+
+    /// Something may have changed the algorithm's mind: parameters, the passing of time, another algorithm.
+    pub(super) fn reconsider(&mut self, env: &mut dyn Environment) {
+        match self.state {
+            State::Idle { .. } => self.advance(env),
+            State::Running(slice) => {
+                let now = env.now();
+                self.settle(now);
+                if self.stale || self.algorithm.preempts(slice.who, now) {
+                    self.slice_end(env, Reason::Preempted);
+                    self.advance(env);
+                } else {
+                    self.arm_slice(env, now);
+                }
+            }
+            // Whatever is going on ends in a decision or in a slice, which is considered at its start.
+            _ => {}
+        }
     }
 
     /// Starts taking a context out of a device that idles or was just restored.
@@ -374,7 +408,12 @@ impl Coproc {
             self.switch_time.record(now.since(since));
             self.measured.restore = self.measured.restore.max(now.since(self.step_since));
         }
-        env.arm_timer(slice.until);
+        // Others may have woken during the switch.
+        if self.stale || self.algorithm.preempts(who, now) {
+            env.arm_timer(Some(now.saturating_add(MIN_SLICE)));
+        } else {
+            self.arm_slice(env, now);
+        }
     }
 
     /// Ends the running slice: renews it, lets the device rest, or begins to take it away.
@@ -406,7 +445,12 @@ impl Coproc {
                 v.awake = false;
             }
             self.algorithm.sleep(who, now);
+        } else if busy || pending || parked || self.driver.has_work(who) {
+            self.algorithm.wake(who, now);
+        } else {
+            self.algorithm.linger(who, now);
         }
+        self.stale = false;
         match self.algorithm.pick(Some(who), now) {
             Some(pick) if pick.who == who && willing => {
                 self.record(slice, now, Reason::Renewed);
@@ -424,7 +468,7 @@ impl Coproc {
                     }
                     env.release_parked(who);
                 }
-                env.arm_timer(slice.until);
+                self.arm_slice(env, now);
             }
             Some(pick) if pick.who != who => self.quiesce(env, slice, why),
             _ if willing => self.quiesce(env, slice, Reason::Throttled),
@@ -601,8 +645,13 @@ impl Coproc {
     fn detached(&mut self, now: Instant, who: VcoprocId) {
         self.dirty = false;
         self.enter(now, State::Detached);
-        if self.find(who).is_some_and(|v| v.detaching) {
-            self.forget(who);
+        match self.find(who) {
+            Some(v) if v.detaching => self.forget(who),
+            // It was busy when its slice ended, and finished while it was asked to stop.
+            Some(v) if v.alive() && !v.parked && !self.driver.has_work(who) => {
+                self.algorithm.linger(who, now);
+            }
+            _ => {}
         }
     }
 
@@ -705,11 +754,21 @@ impl Coproc {
                     && !slice.claimed
                     && !self.driver.busy(slice.who, env.hardware())
                     && !self.live_pending(env, slice.who);
-                if unused || slice.until.is_none() || self.algorithm.preempts(who, slice.who, now) {
+                if unused
+                    || slice.until.is_none()
+                    || self.stale
+                    || self.algorithm.preempts(slice.who, now)
+                {
                     self.slice_end(env, Reason::Preempted);
                     self.advance(env);
+                } else {
+                    self.arm_slice(env, now);
                 }
             }
+            // The one on its way in was to have the device until something else wakes: that is now.
+            State::Restoring {
+                next, slice: None, ..
+            } if news && next != who => self.stale = true,
             // Whatever is going on ends in a decision, and the algorithm knows now.
             _ => {}
         }

@@ -707,7 +707,7 @@ fn access(offset: u64, operation: Operation) -> Access {
 impl Rig {
     pub fn new(vcoprocs: u32, area: bool) -> Self {
         let slice = SLICE;
-        let tuning = coproc_core::algorithm::Tuning { slice };
+        let tuning = coproc_core::algorithm::Tuning::new(slice);
         Self::with(vcoprocs, area, sched_algos::by_name("rr", &tuning).unwrap())
     }
 
