@@ -66,10 +66,12 @@ fn commands_are_answered_and_mistakes_are_told() -> Result<()> {
         ("coproc query x", "`x`"),
         ("domains now", "`now`"),
         ("console d9", "no domain d9"),
-        // Not built yet, and said to be.
-        ("coproc set 0 slice-us 500", "coproc set"),
-        ("coproc attach 0 d1", "coproc attach"),
-        ("coproc detach 0 d1", "coproc detach"),
+        ("coproc set 0 frob 5", "no parameter `frob`"),
+        ("coproc set 0 slice-us soon", "`soon` is no value"),
+        ("coproc set 0 d9.weight 2", "d9 has no vcoproc"),
+        ("coproc attach 7 d1", "no coproc 7"),
+        ("coproc attach 0 d1", "has a vcoproc of coproc 0 already"),
+        ("coproc detach 0 d9", "no domain d9"),
     ] {
         let error = machine.refusal(command)?;
         assert!(error.contains(says), "'{command}': {error}");
@@ -78,6 +80,30 @@ fn commands_are_answered_and_mistakes_are_told() -> Result<()> {
     let error = machine.refusal(&"x".repeat(500))?;
     assert!(error.contains("unknown command"), "{error}");
     assert_eq!(machine.domains()?, [running("d1"), running("d2")]);
+    machine.finish()
+}
+
+/// A coprocessor is given and taken while the domain runs, and what was done shows.
+#[test]
+fn a_coproc_is_detached_and_attached_again() -> Result<()> {
+    let machine = boot("console-attach")?;
+    let shares = || -> Result<Vec<String>> {
+        let report = machine.query()?;
+        Ok(report
+            .vcoprocs
+            .iter()
+            .map(|vcoproc| text(vcoproc, "domain"))
+            .collect())
+    };
+    assert_eq!(shares()?, ["d1", "d2"]);
+    machine.ask("coproc detach 0 d2")?;
+    assert_eq!(shares()?, ["d1"]);
+    let error = machine.refusal("coproc detach 0 d2")?;
+    assert!(error.contains("d2 has no vcoproc"), "{error}");
+    machine.ask("coproc attach 0 d2")?;
+    assert_eq!(shares()?, ["d1", "d2"]);
+    machine.ask("coproc set 0 d2.weight 3")?;
+    machine.ask("coproc set 0 slice-us 500000")?;
     machine.finish()
 }
 
