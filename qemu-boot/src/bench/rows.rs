@@ -56,6 +56,15 @@ pub const KNOWN: &[Known] = &[
         "the same in slices that nobody used",
     ),
     row(
+        "coproc_switch_framework_weighted",
+        "coproc_switch_framework with the algorithm weighted, not rr",
+    ),
+    row("coproc_switch_framework_priority", "the same with priority"),
+    row(
+        "coproc_switch_framework_reservation",
+        "the same with reservation",
+    ),
+    row(
         "iommu_repoint",
         "stream to abort and to the next domain's tables, confirmed; SMMUv3 driver on null registers",
     ),
