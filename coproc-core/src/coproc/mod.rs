@@ -28,6 +28,7 @@ mod escalate;
 mod interrupt;
 mod ledger;
 mod report;
+mod situation;
 mod state;
 mod switch;
 mod trace;
@@ -39,6 +40,7 @@ use alloc::vec::Vec;
 pub use access::Outcome;
 pub use ledger::{Account, Bucket, Ledger, Totals};
 pub use report::{BUCKETS, Condition, Counters, Report, Spread, VcoprocReport};
+pub use situation::{Situation, Standing};
 pub use state::{AbortPhase, Reason, ResetPhase, RestPhase, RestorePhase, SavePhase, Slice, State};
 pub use trace::{CAPACITY, Record};
 

@@ -224,8 +224,12 @@ impl Coproc {
         let State::Running(slice) = self.state else {
             return;
         };
-        let event = self.algorithm.next_event(now);
-        let event = event.map(|at| at.max(now.saturating_add(MIN_SLICE)));
+        let soon = now.saturating_add(MIN_SLICE);
+        // Others may have woken during the switch, or the algorithm been exchanged.
+        if self.stale || self.algorithm.preempts(slice.who, now) {
+            return env.arm_timer(Some(soon));
+        }
+        let event = self.algorithm.next_event(now).map(|at| at.max(soon));
         env.arm_timer(match (slice.until, event) {
             (Some(until), Some(event)) => Some(until.min(event)),
             (until, event) => until.or(event),
@@ -408,12 +412,7 @@ impl Coproc {
             self.switch_time.record(now.since(since));
             self.measured.restore = self.measured.restore.max(now.since(self.step_since));
         }
-        // Others may have woken during the switch.
-        if self.stale || self.algorithm.preempts(who, now) {
-            env.arm_timer(Some(now.saturating_add(MIN_SLICE)));
-        } else {
-            self.arm_slice(env, now);
-        }
+        self.arm_slice(env, now);
     }
 
     /// Ends the running slice: renews it, lets the device rest, or begins to take it away.

@@ -1,0 +1,17 @@
+//! Proof by machine: the real state machine of `coproc-core`, driven through everything that its surroundings can do.
+//!
+//! - `protocol`: small configurations, exhaustively: every interleaving of guests, timer, interrupts, answers of the driver and of the IOMMU.
+//! - `mutants`: the checker finds the faults that it is there to find.
+//! - `points`: an interrupt before each single call of a switch, and a reader that looks for what was left.
+//! - `rollback`: each step that can fail is made to fail.
+
+mod algorithm;
+mod driver;
+mod explore;
+mod machine;
+mod mutants;
+mod oracle;
+mod points;
+mod protocol;
+mod rollback;
+mod world;
