@@ -90,9 +90,12 @@ impl Coproc {
         let State::Running(slice) = &mut self.state else {
             return Outcome::Retry;
         };
+        if direct {
+            // Also what is answered below: the claim of one exit per slice is about all of them.
+            bump(&mut slice.exits);
+        }
         if direct && !slice.mapped && env.map_windows(who) {
             slice.mapped = true;
-            bump(&mut slice.exits);
             self.touch(env, who);
             self.dirty = true;
             self.count(who, |c| bump(&mut c.touches));

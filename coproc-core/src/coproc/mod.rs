@@ -319,6 +319,11 @@ impl Coproc {
         })
     }
 
+    /// Whether the vcoproc may not use the coprocessor any more: faulted, being detached, or unknown.
+    pub fn has_lost(&self, who: VcoprocId) -> bool {
+        !self.alive(who)
+    }
+
     /// Whether the vcoproc exists, be it on its way out.
     pub fn is_attached(&self, who: VcoprocId) -> bool {
         self.find(who).is_some()
@@ -386,6 +391,11 @@ impl Coproc {
         self.stale = true;
         self.reconsider(env);
         Ok(())
+    }
+
+    /// What an algorithm for this coprocessor is told: the settings, and the driver's declared times.
+    pub fn tuning(&self) -> Tuning {
+        self.settings.tuning(&*self.driver)
     }
 
     /// The settings.

@@ -83,7 +83,7 @@ pub struct Counters {
     pub switches: u64,
     /// Exits that mapped the direct windows.
     pub touches: u64,
-    /// Most such exits in one slice.
+    /// Most exits by accesses of the current one to direct windows in one slice.
     pub max_exits: u64,
     /// Accesses answered by the driver, from the saved context or for always-trapped registers.
     pub emulated: u64,

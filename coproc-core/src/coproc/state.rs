@@ -35,7 +35,7 @@ pub struct Slice {
     pub claimed: bool,
     /// Whether the direct windows are mapped.
     pub mapped: bool,
-    /// Exits that mapped the windows, in this slice.
+    /// Exits by accesses to direct windows, in this slice: one maps them, and there should be no other.
     pub exits: u64,
 }
 

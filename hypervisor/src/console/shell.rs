@@ -18,7 +18,7 @@ pub const HELP: [&str; 10] = [
     "coproc list                    list the shared coprocessors",
     "coproc query [ID]              coprocessors and their vcoprocs, with times and counters",
     "coproc timeline [ID]           who held which coprocessor, from when to when",
-    "coproc set ID NAME VALUE       change slice-us, refusal-bound-us or dN.weight of a coprocessor",
+    "coproc set ID NAME VALUE       change slice-us, refusal-bound-us, scheduler or dN.weight",
     "coproc attach ID dN            give domain N a vcoproc of the coprocessor",
     "coproc detach ID dN            take it away",
     "console baton|dN               send input to the command line or to domain N",

@@ -11,6 +11,7 @@ use super::attachment;
 use super::domain::{Domain, Life};
 use super::sharing::Instance;
 use crate::arch::timer;
+use alloc::format;
 use alloc::string::ToString;
 use arrayvec::ArrayVec;
 use coproc_core::algorithm::Parameters;
@@ -55,6 +56,40 @@ fn find_share(instance: &Instance, domain: DomainId) -> Option<VcoprocId> {
     vcoprocs
         .find(|vcoproc| vcoproc.domain == domain && vcoproc.condition != Condition::Detaching)
         .map(|vcoproc| vcoproc.id)
+}
+
+/// Gives the coprocessor another algorithm, live.
+fn exchange(instance: &Instance, name: &str) -> Result<(), ManagementError> {
+    let known = sched_algos::KNOWN
+        .iter()
+        .find(|(known, _, _)| *known == name);
+    match known {
+        Some((_, _, true)) => {}
+        Some((_, feature, false)) => {
+            let what = format!("algorithm {name} needs the cargo feature {feature}");
+            return Err(ManagementError::Failed {
+                what,
+                remedy: "which is not in this build",
+            });
+        }
+        None => {
+            let expected = "rr, weighted, priority, reservation or null";
+            return Err(ManagementError::BadValue {
+                name: shorten("scheduler"),
+                value: shorten(name),
+                expected,
+            });
+        }
+    }
+    instance
+        .with(|coproc, machine| {
+            let tuning = coproc.tuning();
+            let algorithm = sched_algos::by_name(name, &tuning);
+            algorithm.map_or(Ok(()), |algorithm| {
+                coproc.replace_algorithm(machine, algorithm)
+            })
+        })
+        .map_err(|error| failed(&error, "the old algorithm stays"))
 }
 
 fn failed(what: &impl ToString, remedy: &'static str) -> ManagementError {
@@ -159,7 +194,7 @@ impl Management for Face {
 
     fn set(&mut self, coproc: CoprocId, name: &str, value: &str) -> Result<(), ManagementError> {
         let instance = instance(coproc).ok_or(ManagementError::NoCoproc(coproc))?;
-        let number = |expected| {
+        let number = |expected, most: u32| {
             let bad = || ManagementError::BadValue {
                 name: shorten(name),
                 value: shorten(value),
@@ -168,7 +203,7 @@ impl Management for Face {
             value
                 .parse::<u32>()
                 .ok()
-                .filter(|number| *number > 0)
+                .filter(|number| (1..=most).contains(number))
                 .ok_or_else(bad)
         };
         if let Some((domain, "weight")) = name.split_once('.') {
@@ -179,7 +214,7 @@ impl Management for Face {
             let id = id.ok_or_else(|| ManagementError::NoParameter(shorten(name)))?;
             let who = find_share(instance, id)
                 .ok_or(ManagementError::NotAttached { coproc, domain: id })?;
-            let weight = number("a weight of at least 1")?;
+            let weight = number("a weight of 1 to 10000", 10_000)?;
             return instance
                 .with(|coproc, machine| {
                     let mut parameters = Parameters::default();
@@ -199,10 +234,12 @@ impl Management for Face {
                 })
                 .map_err(|error| failed(&error, "see `coproc query`"));
         }
+        if name == "scheduler" {
+            return exchange(instance, value);
+        }
         let time = |name: &str| match name {
-            "slice-us" | "refusal-bound-us" => {
-                number("microseconds, at least 1").map(|us| Duration::from_micros(u64::from(us)))
-            }
+            "slice-us" | "refusal-bound-us" => number("microseconds, at least 1", u32::MAX)
+                .map(|us| Duration::from_micros(u64::from(us))),
             _ => Err(ManagementError::NoParameter(shorten(name))),
         };
         let time = time(name)?;

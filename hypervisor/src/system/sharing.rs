@@ -400,6 +400,8 @@ pub fn access(link: &Link, vcpu: &Vcpu, access: &Access) -> Answer {
                 vcpu.set_activity(Activity::Parked);
                 Answer::Parked
             }
+            // Like a card that was pulled: reads are all-ones, writes vanish.
+            Outcome::Fault if coproc.has_lost(link.who) => Answer::Value(u64::MAX),
             Outcome::Fault => Answer::Abort,
         },
     )

@@ -124,7 +124,10 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     for config in configuration.domains.iter().flatten() {
         match workshop.create(config) {
             Ok(domain) => domains.push(domain),
-            Err(error) => log::error!("{error}"),
+            Err(error) => {
+                log::error!("{error}");
+                log::error!("{} is not created", config.path);
+            }
         }
     }
     for rejected in configuration
@@ -132,11 +135,7 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
         .iter()
         .filter_map(|domain| domain.as_ref().err())
     {
-        log::error!(
-            "{} is not created: {} mistakes",
-            rejected.path,
-            rejected.errors.len()
-        );
+        log::error!("{} is not created", rejected.path);
     }
     if let Some(uart) = &machine.uart
         && let Some(interrupt) = uart.interrupt
