@@ -23,6 +23,7 @@ pub mod qemu;
 pub mod report;
 pub mod scenario;
 pub mod setup;
+pub mod sim;
 pub mod timeline;
 pub mod workspace;
 

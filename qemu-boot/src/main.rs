@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use qemu_boot::scenario::{DomainSpec, GUEST_CONSOLE, Scenario};
 use qemu_boot::setup::toolchain::{BARE, cargo};
-use qemu_boot::{Artifacts, Workspace, bench, build, command, demo, qemu, setup};
+use qemu_boot::{Artifacts, Workspace, bench, build, command, demo, qemu, setup, sim};
 
 /// Baton's host program: sets up, builds, runs, shows and tests.
 #[derive(Debug, Parser)]
@@ -41,6 +41,8 @@ enum Task {
         #[arg(long)]
         twice: bool,
     },
+    /// Compares the scheduling algorithms in virtual time
+    Sim(Sim),
     /// Runs every test
     Test {
         /// Only tests whose name contains this
@@ -76,6 +78,34 @@ struct Run {
     /// More arguments for QEMU, such as -d int or -s -S
     #[arg(last = true)]
     qemu: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Sim {
+    /// Prints one JSON object for each algorithm and workload instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Also puts the pictures into docs/plots
+    #[arg(long)]
+    docs: bool,
+    /// Jobs with a deadline that are done at least
+    #[arg(long, default_value_t = 20_000)]
+    jobs: u64,
+    /// Virtual time of each simulation, in seconds
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Length of a slice, in microseconds
+    #[arg(long, default_value_t = 5_000)]
+    slice: u64,
+    /// Seed of all randomness
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only this algorithm
+    #[arg(long)]
+    algorithm: Option<String>,
+    /// Only this workload
+    #[arg(long)]
+    workload: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -139,6 +169,7 @@ fn run(task: &Task) -> Result<()> {
             }
         }
         Task::Bench { json, twice } => measure(&workspace, *json, *twice),
+        Task::Sim(options) => simulate(&workspace, options),
         Task::Test { filter } => test(&workspace, filter.as_deref()),
         Task::Lint => lint(&workspace),
     }
@@ -199,6 +230,37 @@ fn measure(workspace: &Workspace, json: bool, twice: bool) -> Result<()> {
         println!("{}", bench::json(&costs)?);
     } else {
         print!("{}", bench::table(&costs));
+    }
+    Ok(())
+}
+
+/// Compares the algorithms in virtual time, as numbers and pictures.
+fn simulate(workspace: &Workspace, options: &Sim) -> Result<()> {
+    let comparison = sim::compare(
+        &sim::run::Options {
+            slice: options.slice.max(1).saturating_mul(1_000),
+            time: options.seconds.max(1).saturating_mul(1_000_000_000),
+            jobs: options.jobs,
+            seed: options.seed,
+            starvation: None,
+        },
+        options.algorithm.as_deref(),
+        options.workload.as_deref(),
+    )?;
+    if options.json {
+        println!("{}", sim::json(&comparison.rows)?);
+    } else {
+        print!("{}", sim::table(&comparison.rows));
+    }
+    let mut files = sim::pictures(&comparison, &workspace.target("sim"))?;
+    if options.docs {
+        files.extend(sim::pictures(
+            &comparison,
+            &workspace.root().join("docs/plots"),
+        )?);
+    }
+    for file in files {
+        eprintln!("drawn: {}", file.display());
     }
     Ok(())
 }
