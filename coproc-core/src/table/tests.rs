@@ -412,8 +412,10 @@ proptest! {
         let mut at = [0, 0];
         let mut seen = [Vec::new(), Vec::new()];
         let mut schedule = schedule.into_iter().cycle();
-        let mut stuck = 0;
+        let (mut stuck, mut steps) = (0, 0);
         while (0..2).any(|i| at[i] < programs[i].len()) {
+            steps += 1;
+            prop_assert!(steps < 100_000, "waits for ever: {at:?} of {programs:?}");
             let (who, dice) = schedule.next().unwrap();
             let who = if at[who] < programs[who].len() { who } else { 1 - who };
             if dice == 0 || stuck > 20 {

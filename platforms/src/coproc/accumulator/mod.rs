@@ -2,7 +2,7 @@
 //!
 //! It adds `term` to `sum`, `rounds` times over, 1 µs each, then raises an interrupt. It has what an ordinary small coprocessor has:
 //! parameters, a start, a result that is also context, a status, an interrupt status cleared by writing ones, an interrupt mask
-//! with set and clear registers, a way to stop and a reset. No machine has it; it lives in its model ([`model`]), for the guide
+//! with set and clear registers, a way to stop and a reset. No machine has it; it lives in its model (`model`), for the guide
 //! *Your coprocessor in an afternoon*, which quotes this file, and for the tests of what happens to a coprocessor that
 //! doesn't stop when asked.
 #![cfg_attr(
@@ -16,6 +16,8 @@
     )
 )]
 
+#[cfg(test)]
+mod escalation;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
 #[cfg(test)]

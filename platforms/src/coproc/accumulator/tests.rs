@@ -162,7 +162,8 @@ proptest! {
         let mut rig = Rig::new();
         let (mut at, mut seen) = ([0, 0], [Vec::new(), Vec::new()]);
         let mut waits = 0;
-        for (who, dice) in schedule.into_iter().cycle() {
+        for (steps, (who, dice)) in schedule.into_iter().cycle().enumerate() {
+            prop_assert!(steps < 100_000, "waits for ever: {at:?} of {programs:?}");
             if (0..2).all(|i| at[i] == programs[i].len()) {
                 break;
             }
@@ -239,4 +240,17 @@ fn a_stop_waits_until_its_vcoproc_is_current() {
         rig.access(0, CONTROL, Operation::Write(1)),
         Verdict::Value(0)
     );
+}
+
+/// The guide quotes the driver; a quotation that isn't there any more is a lie.
+#[test]
+fn the_guide_quotes_what_is_there() {
+    let guide = include_str!("../../../../docs/guides/coprocessor-in-an-afternoon.md");
+    let source = include_str!("mod.rs");
+    let quotes: Vec<_> = guide.split("```rust,ignore\n").skip(1).collect();
+    assert_eq!(quotes.len(), 5);
+    for quote in quotes {
+        let quote = quote.split("```").next().unwrap();
+        assert!(source.contains(quote.trim_end()), "not in mod.rs:\n{quote}");
+    }
 }
