@@ -873,20 +873,15 @@ impl Rig {
                 }
                 continue;
             }
-            let line = self.bench.lines.iter().find(|(_, high)| **high);
+            // The handler of one that is parked would be parked as well: later.
+            let mut lines = self.bench.lines.iter();
+            let line = lines.find(|(who, high)| **high && self.guests[*who].parked.is_none());
             let (true, Some((&who, _))) = (self.handlers, line) else {
                 return;
             };
-            if self.guests[&who].parked.is_some() {
-                // Its handler would be parked as well; later.
-                return;
-            }
             self.issue(who, access(IRQ, Operation::Write(1)));
             self.coproc.resample(&mut self.bench, who, 0);
             self.check();
-            if self.guests[&who].parked.is_some() {
-                return;
-            }
         }
         panic!("never comes to rest");
     }

@@ -6,5 +6,6 @@
 
 mod bench;
 mod faults;
+mod live;
 mod property;
 mod switching;
