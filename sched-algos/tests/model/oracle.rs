@@ -38,6 +38,8 @@ pub enum Trick {
 pub struct Oracle {
     script: Vec<u8>,
     at: usize,
+    /// The script is any bytes, for random runs: each is taken modulo the number of possibilities.
+    pub any_bytes: bool,
     /// What was decided, and out of how many.
     pub taken: Vec<(u8, u8)>,
     /// From now on everything is as a sound machine does it.
@@ -51,6 +53,7 @@ impl Oracle {
         Self {
             script: script.to_vec(),
             at: 0,
+            any_bytes: false,
             taken: Vec::with_capacity(64),
             sound: false,
             left: tricks.iter().copied().filter(|(_, n)| *n > 0).collect(),
@@ -62,7 +65,10 @@ impl Oracle {
         if self.sound || of <= 1 {
             return 0;
         }
-        let choice = self.script.get(self.at).copied().unwrap_or(0);
+        let mut choice = self.script.get(self.at).copied().unwrap_or(0);
+        if self.any_bytes {
+            choice %= u8::try_from(of).unwrap();
+        }
         assert!(usize::from(choice) < of, "a script of another world");
         self.at += 1;
         self.taken.push((choice, u8::try_from(of).unwrap()));

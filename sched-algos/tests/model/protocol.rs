@@ -13,6 +13,7 @@ pub fn setup(plan: &[(Deed, u8)], tricks: &[(Trick, u8)]) -> Setup {
         plan: plan.to_vec(),
         tricks: tricks.to_vec(),
         mutant: None,
+        named: None,
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Setup {
     pub plan: Vec<(Deed, u8)>,
     pub tricks: Vec<(Trick, u8)>,
     pub mutant: Option<Mutant>,
+    /// An algorithm by its name, as it is; the script is any bytes.
+    pub named: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,10 +131,16 @@ impl World {
             area: setup.area,
         });
         let settings = Settings::of(&*driver);
-        let algorithm = Box::new(Watched {
-            books: books.clone(),
-            machine: machine.clone(),
-        });
+        let algorithm: Box<dyn coproc_core::Algorithm> = match setup.named {
+            Some(name) => {
+                machine.lock().unwrap().oracle.any_bytes = true;
+                sched_algos::by_name(name, &settings.tuning(&*driver)).unwrap()
+            }
+            None => Box::new(Watched {
+                books: books.clone(),
+                machine: machine.clone(),
+            }),
+        };
         let mut env = Env(machine.clone());
         let start = machine.lock().unwrap().now;
         let now = Instant::from_nanos(start);
@@ -578,7 +586,7 @@ impl World {
                 .vcoprocs
                 .iter()
                 .any(|s| s.id == r.id && !s.faulted && !s.detaching);
-            if alive {
+            if alive && charged.contains_key(&r.id) {
                 let told = charged.get(&r.id).copied().unwrap_or(0);
                 let fine = told == found.0 || (open && told < found.0);
                 m.require(fine, |_| format!("{}: told {told}, used {}", r.id, found.0));
