@@ -24,6 +24,7 @@ const PROPERTIES: &[&str] = &[
     "scheduler",
     "slice-us",
     "refusal-bound-us",
+    "starvation-bound-us",
     "phandle",
     "linux,phandle",
     "status",
@@ -137,6 +138,8 @@ pub struct CoprocConfig {
     pub slice: Option<Duration>,
     /// How long it may refuse to let go; the driver's own if `None`.
     pub refusal_bound: Option<Duration>,
+    /// How long a vcoproc may wait at most, where the algorithm would let it wait for ever; no bound if `None`.
+    pub starvation_bound: Option<Duration>,
 }
 
 impl CoprocConfig {
@@ -239,6 +242,7 @@ fn coproc(
     let scheduler = keep(&mut errors, name(node, "scheduler", known.schedulers));
     let slice = keep(&mut errors, microseconds(node, "slice-us"));
     let refusal_bound = keep(&mut errors, microseconds(node, "refusal-bound-us"));
+    let starvation_bound = keep(&mut errors, microseconds(node, "starvation-bound-us")).flatten();
     match (id, device, driver, scheduler, slice, refusal_bound) {
         (
             Some(id),
@@ -255,6 +259,7 @@ fn coproc(
             scheduler,
             slice,
             refusal_bound,
+            starvation_bound,
         }),
         _ => Err(errors),
     }

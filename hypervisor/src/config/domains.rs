@@ -10,9 +10,11 @@ use super::coprocs::{self, CoprocConfig, Entry, Known, keep, unknown};
 use super::machine::Machine;
 use crate::devicetree::{Error, Node, Region, Tree, quote};
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
+use coproc_core::algorithm::Parameters;
 use coproc_core::id::{CoprocId, DomainId};
+use coproc_core::time::Duration;
 
 /// Most vCPUs of a domain.
 pub const CPU_LIMIT: u32 = 8;
@@ -20,6 +22,14 @@ pub const CPU_LIMIT: u32 = 8;
 pub const MEMORY_GRANULE: u64 = 2 << 20;
 /// Greatest weight of a vcoproc.
 pub const WEIGHT_LIMIT: u32 = 10_000;
+
+/// Properties with one cell for each of baton,coprocs, and what their cells are. A time of 0 is none.
+const PER_COPROC: [(&str, &str); 4] = [
+    ("baton,coproc-weights", "weights"),
+    ("baton,coproc-priorities", "priorities"),
+    ("baton,coproc-budgets-us", "budgets"),
+    ("baton,coproc-periods-us", "periods"),
+];
 
 const COMPATIBLE: &str = "xen,domain";
 const PROPERTIES: &[&str] = &[
@@ -31,6 +41,9 @@ const PROPERTIES: &[&str] = &[
     "bootargs",
     "baton,coprocs",
     "baton,coproc-weights",
+    "baton,coproc-priorities",
+    "baton,coproc-budgets-us",
+    "baton,coproc-periods-us",
     "baton,control",
     "baton,cpu-affinity",
     "#address-cells",
@@ -103,8 +116,8 @@ pub struct Module {
 pub struct Assignment {
     /// Which.
     pub coproc: CoprocId,
-    /// Weight of its share against the other domains', at least 1.
-    pub weight: u32,
+    /// What the coproc's algorithm is told about the domain's part.
+    pub parameters: Parameters,
 }
 
 impl Configuration {
@@ -372,18 +385,19 @@ impl Reader<'_, '_> {
 
     fn assignments(&mut self) -> Vec<Assignment> {
         let Some(property) = self.node.property("baton,coprocs") else {
-            if let Some(weights) = self.node.property("baton,coproc-weights") {
-                self.errors.push(
-                    weights.error("weights without baton,coprocs", "a weight for each coproc"),
-                );
+            for (name, _) in PER_COPROC {
+                if let Some(found) = self.node.property(name) {
+                    let error =
+                        found.error("values without baton,coprocs", "a value for each coproc");
+                    self.errors.push(error);
+                }
             }
             return Vec::new();
         };
         let Some(phandles) = keep(&mut self.errors, property.cells()) else {
             return Vec::new();
         };
-        let weights = self.weights(phandles.count_left());
-        let weights = keep(&mut self.errors, weights).unwrap_or_default();
+        let parameters = self.parameters(phandles.count_left());
         let mut list: Vec<Assignment> = Vec::new();
         for (at, phandle) in phandles.enumerate() {
             const EXPECTED: &str = "a phandle of a child of /chosen/coprocs";
@@ -415,10 +429,9 @@ impl Reader<'_, '_> {
                         .push(property.error(format!("{} twice", coproc.path), "each coproc once"));
                 }
                 Some((_, Ok(coproc))) => {
-                    let weight = weights.get(at).copied().unwrap_or(1);
                     list.push(Assignment {
                         coproc: coproc.id,
-                        weight,
+                        parameters: parameters.get(at).copied().unwrap_or_default(),
                     });
                 }
             }
@@ -426,23 +439,68 @@ impl Reader<'_, '_> {
         list
     }
 
-    fn weights(&self, count: usize) -> Result<Vec<u32>, Error> {
-        let Some(property) = self.node.property("baton,coproc-weights") else {
+    /// What the algorithms are told, for each of `count` coprocs.
+    fn parameters(&mut self, count: usize) -> Vec<Parameters> {
+        let [weights, priorities, budgets, periods] = PER_COPROC.map(|(name, kind)| {
+            let values = self.values(name, kind, count);
+            keep(&mut self.errors, values).unwrap_or_default()
+        });
+        let time = |times: &[u32], at: usize| {
+            let time = times.get(at).copied().filter(|time| *time > 0)?;
+            Some(Duration::from_micros(u64::from(time)))
+        };
+        let mut list = Vec::new();
+        for at in 0..count {
+            let (budget, period) = (time(&budgets, at), time(&periods, at));
+            let wrong = match (budget, period) {
+                (Some(budget), Some(period)) if budget > period => Some((
+                    "baton,coproc-budgets-us",
+                    format!("a budget of {budget} in {period}"),
+                    "at most the period",
+                )),
+                (Some(_), None) => Some((
+                    "baton,coproc-periods-us",
+                    "no period for a budget".to_string(),
+                    "a period for each budget",
+                )),
+                (None, Some(_)) => Some((
+                    "baton,coproc-budgets-us",
+                    "no budget for a period".to_string(),
+                    "a budget for each period",
+                )),
+                _ => None,
+            };
+            if let Some((name, found, expected)) = wrong {
+                self.errors
+                    .push(self.node.error(found, expected).property(name));
+            }
+            list.push(Parameters {
+                weight: weights.get(at).copied().unwrap_or(1),
+                priority: priorities.get(at).copied().unwrap_or(0),
+                budget,
+                period,
+            });
+        }
+        list
+    }
+
+    fn values(&self, name: &str, kind: &str, count: usize) -> Result<Vec<u32>, Error> {
+        let Some(property) = self.node.property(name) else {
             return Ok(Vec::new());
         };
-        let weights: Vec<u32> = property.cells()?.collect();
-        if weights.len() != count {
+        let values: Vec<u32> = property.cells()?.collect();
+        if values.len() != count {
             let expected = format!("{count}, one for each cell of baton,coprocs");
-            return Err(property.error(format!("{} weights", weights.len()), expected));
+            return Err(property.error(format!("{} {kind}", values.len()), expected));
         }
-        match weights
+        let bad = values
             .iter()
-            .find(|weight| !(1..=WEIGHT_LIMIT).contains(*weight))
-        {
+            .find(|value| kind == "weights" && !(1..=WEIGHT_LIMIT).contains(*value));
+        match bad {
             Some(weight) => {
                 Err(property.error(format!("weight {weight}"), "weights of 1 to 10000"))
             }
-            None => Ok(weights),
+            None => Ok(values),
         }
     }
 

@@ -341,7 +341,7 @@ pub enum ManagementError {
         domain: DomainId,
     },
     /// There is no such parameter.
-    #[error("no parameter `{0}`, expected slice-us, refusal-bound-us, scheduler or dN.weight")]
+    #[error("no parameter `{0}`, `help` lists them")]
     NoParameter(Word),
     /// The parameter can't have this value.
     #[error("`{value}` is no value for {name}, expected {expected}")]

@@ -25,6 +25,7 @@ pub mod answer;
 pub mod input;
 pub mod management;
 pub mod multiplexer;
+pub mod setting;
 pub mod shell;
 
 #[cfg(test)]

@@ -13,12 +13,13 @@ use super::management::Word;
 pub const LINE_LENGTH: usize = 200;
 
 /// What `help` shows.
-pub const HELP: [&str; 10] = [
+pub const HELP: [&str; 11] = [
     "domains                        list the domains",
     "coproc list                    list the shared coprocessors",
     "coproc query [ID]              coprocessors and their vcoprocs, with times and counters",
     "coproc timeline [ID]           who held which coprocessor, from when to when",
-    "coproc set ID NAME VALUE       change slice-us, refusal-bound-us, scheduler or dN.weight",
+    "coproc set ID NAME VALUE       change slice-us, refusal-bound-us, starvation-bound-us, scheduler,",
+    "                               dN.weight, dN.priority, dN.reservation (BUDGET/PERIOD in us, or none)",
     "coproc attach ID dN            give domain N a vcoproc of the coprocessor",
     "coproc detach ID dN            take it away",
     "console baton|dN               send input to the command line or to domain N",

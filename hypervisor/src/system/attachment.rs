@@ -162,11 +162,11 @@ pub fn attach(
     instance: &Instance,
     domain: DomainId,
     ram: &[Piece],
-    weight: u32,
+    parameters: &Parameters,
     slot: u8,
 ) -> Result<Link, String> {
     let mut taken = Remains::default();
-    let result = build(index, instance, domain, ram, weight, slot, &mut taken);
+    let result = build(index, instance, domain, ram, parameters, slot, &mut taken);
     if result.is_err() {
         bury(taken.spaces, taken.memory);
     }
@@ -178,7 +178,7 @@ fn build(
     instance: &Instance,
     domain: DomainId,
     ram: &[Piece],
-    weight: u32,
+    parameters: &Parameters,
     slot: u8,
     taken: &mut Remains,
 ) -> Result<Link, String> {
@@ -231,12 +231,7 @@ fn build(
     let who = VcoprocId(NEXT_VCOPROC.fetch_add(1, Ordering::Relaxed));
     let share = Share::new(who, domain, slot, domain_space, save_space, save_area);
     instance.core.lock().side.shares.push(share);
-    let parameters = Parameters {
-        weight,
-        ..Parameters::default()
-    };
-    let attached =
-        instance.with(|coproc, machine| coproc.attach(machine, who, domain, &parameters));
+    let attached = instance.with(|coproc, machine| coproc.attach(machine, who, domain, parameters));
     if let Err(error) = attached {
         // `taken` has all that the share had.
         instance

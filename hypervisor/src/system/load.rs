@@ -269,7 +269,7 @@ impl<'a> Workshop<'a> {
                 instance,
                 config.id,
                 &taken.memory,
-                assignment.weight,
+                &assignment.parameters,
                 slot,
             )
             .map_err(|error| other(error, "a coproc that takes the domain"))?;

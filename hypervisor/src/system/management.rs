@@ -17,11 +17,11 @@ use arrayvec::ArrayVec;
 use coproc_core::algorithm::Parameters;
 use coproc_core::coproc::{Condition, Settings, State};
 use coproc_core::id::{CoprocId, DomainId, VcoprocId};
-use coproc_core::time::Duration;
 use hypervisor::console::management::{
     CoprocReport, DomainReport, DomainState, Management, ManagementError, SliceReport,
-    VcoprocReport, VcoprocState, Word,
+    VcoprocReport, VcoprocState,
 };
+use hypervisor::console::setting::{Setting, shorten};
 
 /// The console's face of it.
 pub struct Face;
@@ -97,16 +97,6 @@ fn failed(what: &impl ToString, remedy: &'static str) -> ManagementError {
         what: what.to_string(),
         remedy,
     }
-}
-
-fn shorten(text: &str) -> Word {
-    let mut word = Word::new();
-    for letter in text.chars() {
-        if word.try_push(letter).is_err() {
-            break;
-        }
-    }
-    word
 }
 
 impl Management for Face {
@@ -194,73 +184,38 @@ impl Management for Face {
 
     fn set(&mut self, coproc: CoprocId, name: &str, value: &str) -> Result<(), ManagementError> {
         let instance = instance(coproc).ok_or(ManagementError::NoCoproc(coproc))?;
-        let number = |expected, most: u32| {
-            let bad = || ManagementError::BadValue {
-                name: shorten(name),
-                value: shorten(value),
-                expected,
-            };
-            value
-                .parse::<u32>()
-                .ok()
-                .filter(|number| (1..=most).contains(number))
-                .ok_or_else(bad)
+        let tune = |change: &dyn Fn(Settings) -> Settings| {
+            instance
+                .with(|coproc, machine| coproc.tune(machine, change(coproc.settings())))
+                .map_err(|error| failed(&error, "nothing was changed"))
         };
-        if let Some((domain, "weight")) = name.split_once('.') {
-            let id = domain
-                .strip_prefix('d')
-                .and_then(|digits| digits.parse().ok())
-                .map(DomainId);
-            let id = id.ok_or_else(|| ManagementError::NoParameter(shorten(name)))?;
-            let who = find_share(instance, id)
-                .ok_or(ManagementError::NotAttached { coproc, domain: id })?;
-            let weight = number("a weight of 1 to 10000", 10_000)?;
-            return instance
-                .with(|coproc, machine| {
-                    let mut parameters = Parameters::default();
-                    coproc.parameters(&mut |other, found, _| {
-                        if other == who {
-                            parameters = *found;
-                        }
-                    });
-                    coproc.set_parameters(
-                        machine,
-                        who,
-                        &Parameters {
-                            weight,
-                            ..parameters
-                        },
-                    )
-                })
-                .map_err(|error| failed(&error, "see `coproc query`"));
+        match Setting::parse(name, value)? {
+            Setting::Slice(slice) => tune(&|settings| Settings { slice, ..settings }),
+            Setting::RefusalBound(refusal_bound) => tune(&|settings| Settings {
+                refusal_bound,
+                ..settings
+            }),
+            Setting::StarvationBound(starvation_bound) => tune(&|settings| Settings {
+                starvation_bound,
+                ..settings
+            }),
+            Setting::Scheduler(name) => exchange(instance, name),
+            Setting::Share(domain, parameter) => {
+                let who = find_share(instance, domain)
+                    .ok_or(ManagementError::NotAttached { coproc, domain })?;
+                instance
+                    .with(|coproc, machine| {
+                        let mut parameters = Parameters::default();
+                        coproc.parameters(&mut |other, found, _| {
+                            if other == who {
+                                parameters = *found;
+                            }
+                        });
+                        coproc.set_parameters(machine, who, &parameter.apply(parameters))
+                    })
+                    .map_err(|error| failed(&error, "nothing was changed"))
+            }
         }
-        if name == "scheduler" {
-            return exchange(instance, value);
-        }
-        let time = |name: &str| match name {
-            "slice-us" | "refusal-bound-us" => number("microseconds, at least 1", u32::MAX)
-                .map(|us| Duration::from_micros(u64::from(us))),
-            _ => Err(ManagementError::NoParameter(shorten(name))),
-        };
-        let time = time(name)?;
-        instance
-            .with(|coproc, machine| {
-                let settings = coproc.settings();
-                coproc.tune(
-                    machine,
-                    match name {
-                        "slice-us" => Settings {
-                            slice: time,
-                            ..settings
-                        },
-                        _ => Settings {
-                            refusal_bound: time,
-                            ..settings
-                        },
-                    },
-                )
-            })
-            .map_err(|error| failed(&error, "nothing was changed"))
     }
 
     fn attach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError> {
@@ -279,8 +234,15 @@ impl Management for Face {
         };
         let slot =
             slot.ok_or_else(|| failed(&"all PCI slots are taken", "detach another coproc"))?;
-        let link = attachment::attach(index, instance, domain.id, &domain.memory, 1, slot)
-            .map_err(|error| failed(&error, "nothing was attached"))?;
+        let link = attachment::attach(
+            index,
+            instance,
+            domain.id,
+            &domain.memory,
+            &Parameters::default(),
+            slot,
+        )
+        .map_err(|error| failed(&error, "nothing was attached"))?;
         let shown = {
             let mut pci = domain.pci.lock();
             let shown = pci.bus.attach(slot, instance.description.clone());

@@ -594,6 +594,7 @@ fn start_coproc(
     let settings = Settings {
         slice: config.slice.unwrap_or(defaults.slice),
         refusal_bound: config.refusal_bound.unwrap_or(defaults.refusal_bound),
+        starvation_bound: config.starvation_bound,
         ..defaults
     };
     let algorithm = sched_algos::by_name(&config.scheduler, &settings.tuning(&*driver))

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::{CoprocConfig, DomainConfig};
 use alloc::string::String;
+use coproc_core::algorithm::Parameters;
 use coproc_core::id::{CoprocId, DomainId};
 use coproc_core::time::Duration;
 
@@ -170,6 +171,7 @@ fn a_configuration_reads_as_it_was_written() {
             scheduler: "rr".into(),
             slice: Some(Duration::from_secs(1)),
             refusal_bound: Some(Duration::from_secs(10)),
+            starvation_bound: None,
         }]
     );
     let module = |path: &str, address, size| Module {
@@ -191,7 +193,10 @@ fn a_configuration_reads_as_it_was_written() {
         bootargs: "console=ttyAMA0".into(),
         coprocs: vec![Assignment {
             coproc: CoprocId(0),
-            weight: 2,
+            parameters: Parameters {
+                weight: 2,
+                ..Parameters::default()
+            },
         }],
         control: true,
         affinity: vec![0, 1],
@@ -206,7 +211,7 @@ fn a_configuration_reads_as_it_was_written() {
         bootargs: "quiet".into(),
         coprocs: vec![Assignment {
             coproc: CoprocId(0),
-            weight: 1,
+            parameters: Parameters::default(),
         }],
         control: false,
         affinity: vec![1],
@@ -320,6 +325,21 @@ fn numbers_out_of_range_are_refused() {
     };
     assert!(weights(&[0]).contains("weight 0; expected"));
     assert!(weights(&[1, 1]).contains("2 weights; expected 1, one for each"));
+    let reserved = |budget: &'static [u32], period: &'static [u32]| {
+        spoilt(false, |fdt| {
+            cells(fdt, "baton,coprocs", &[0x100]);
+            cells(fdt, "baton,coproc-budgets-us", budget);
+            cells(fdt, "baton,coproc-periods-us", period);
+        })
+        .join("\n")
+    };
+    assert!(
+        reserved(&[20], &[10])
+            .contains("baton,coproc-budgets-us: a budget of 20.0 us in 10.0 us; expected at most")
+    );
+    assert!(reserved(&[20], &[0]).contains("baton,coproc-periods-us: no period for a budget"));
+    assert!(reserved(&[0], &[20]).contains("baton,coproc-budgets-us: no budget for a period"));
+    assert!(reserved(&[5], &[20, 20]).contains("2 periods; expected 1"));
 }
 
 #[test]
