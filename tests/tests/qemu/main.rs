@@ -4,6 +4,7 @@ mod configuration;
 mod console;
 mod hostile;
 mod isolation;
+mod live;
 mod registers;
 mod sharing;
 mod vcpus;
