@@ -5,6 +5,7 @@ mod console;
 mod hostile;
 mod isolation;
 mod live;
+mod many;
 mod registers;
 mod sharing;
 mod vcpus;
