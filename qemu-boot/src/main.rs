@@ -349,6 +349,26 @@ impl Sum {
     }
 }
 
+/// Packages with features that must build alone.
+const HOST_FEATURES: [(&str, &str); 10] = [
+    ("sched-algos", ""),
+    ("sched-algos", "rr"),
+    ("sched-algos", "weighted"),
+    ("sched-algos", "priority"),
+    ("sched-algos", "reservation"),
+    ("sched-algos", "null"),
+    ("platforms", ""),
+    ("platforms", "smmuv3"),
+    ("platforms", "edu"),
+    ("platforms", "accumulator"),
+];
+/// Sets of features that Baton must build with: no driver and no algorithm, one of each, everything.
+const BARE_FEATURES: [&str; 3] = [
+    "qemu-virt",
+    "qemu-virt,edu,weighted",
+    "qemu-virt,edu,accumulator,rr,weighted,priority,reservation,null",
+];
+
 /// Formatting, lints for the host and both targets, documentation: all of them, so that one run
 /// shows everything there is to mend.
 fn lint(workspace: &Workspace) -> Result<()> {
@@ -391,6 +411,39 @@ fn lint(workspace: &Workspace) -> Result<()> {
         .args(["--package", "bench-guest", "--release", "--target-dir"])
         .arg(&hypervisor);
     step(bench.args(["--", "-D", "warnings"]));
+    // Each algorithm and driver alone, none, and Baton with few and with all (F9).
+    for (package, features) in HOST_FEATURES {
+        step(
+            cargo(workspace)
+                .args([
+                    "clippy",
+                    "--quiet",
+                    "--package",
+                    package,
+                    "--no-default-features",
+                ])
+                .args(["--features", features, "--", "-D", "warnings"]),
+        );
+    }
+    for features in BARE_FEATURES {
+        let mut few = tools.toolchain.cargo(workspace, "clippy", BARE);
+        few.args([
+            "--quiet",
+            "--package",
+            "hypervisor",
+            "--bin",
+            "baton",
+            "--release",
+        ])
+        .args([
+            "--no-default-features",
+            "--features",
+            features,
+            "--target-dir",
+        ])
+        .arg(&hypervisor);
+        step(few.args(["--", "-D", "warnings"]));
+    }
     let guest = workspace.target("guest");
     let mut linux = tools
         .toolchain

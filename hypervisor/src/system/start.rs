@@ -595,7 +595,6 @@ fn start_coproc(
         slice: config.slice.unwrap_or(defaults.slice),
         refusal_bound: config.refusal_bound.unwrap_or(defaults.refusal_bound),
         starvation_bound: config.starvation_bound,
-        ..defaults
     };
     let algorithm = sched_algos::by_name(&config.scheduler, &settings.tuning(&*driver))
         .ok_or_else(|| other(config.scheduler.clone(), "an algorithm that is compiled in"))?;
