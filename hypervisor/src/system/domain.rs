@@ -140,15 +140,23 @@ pub struct Pci {
 }
 
 impl Pci {
-    /// Level of INTx line 0 to 3, as all functions on it make it.
-    fn level(&self, line: u8) -> bool {
-        (0..SLOTS as u8).any(|slot| {
-            self.pending >> slot & 1 != 0
-                && self.bus.function(slot).is_some_and(|function| {
-                    !function.interrupt_disabled()
-                        && intx_line(slot, function.description().interrupt_pin) == Some(line)
-                })
-        })
+    /// Levels of the four INTx lines, as all functions on them make them: bit n is line n.
+    fn levels(&self) -> u8 {
+        let mut levels = 0u8;
+        let mut left = self.pending;
+        while left != 0 {
+            let slot = left.trailing_zeros() as u8;
+            left &= left.wrapping_sub(1);
+            let line = self
+                .bus
+                .function(slot)
+                .filter(|function| !function.interrupt_disabled())
+                .and_then(|function| intx_line(slot, function.description().interrupt_pin));
+            if let Some(line) = line {
+                levels |= 1u8.wrapping_shl(u32::from(line));
+            }
+        }
+        levels
     }
 }
 
@@ -314,11 +322,12 @@ impl Domain {
     /// Notes whether the function in `slot` asserts its interrupt.
     pub fn set_function_pending(&self, slot: u8, pending: bool) {
         let mut pci = self.pci.lock();
-        if pending {
-            pci.pending |= 1 << slot;
-        } else {
-            pci.pending &= !(1 << slot);
+        let bit = 1u32.wrapping_shl(u32::from(slot));
+        // Said after every access and at every sample; mostly nothing has changed.
+        if (pci.pending & bit != 0) == pending {
+            return;
         }
+        pci.pending ^= bit;
         self.refresh_intx(&pci);
     }
 
@@ -330,10 +339,15 @@ impl Domain {
     /// Brings the four INTx lines in agreement with the functions. Under the lock of `pci`, so that two updates
     /// reach the interrupt controller in their order.
     pub fn refresh_intx(&self, pci: &Pci) {
-        for line in 0..4u8 {
-            let intid = 32 + layout::PCI_INTX_SPI + u32::from(line);
-            self.set_line(Line::Spi(intid), pci.level(line));
+        let levels = pci.levels();
+        let mut vgic = self.vgic.lock();
+        let mut kicks = Kicks::NONE;
+        for line in 0..4u32 {
+            let intid = (32 + layout::PCI_INTX_SPI).wrapping_add(line);
+            kicks |= vgic.set_line(Line::Spi(intid), levels.wrapping_shr(line) & 1 != 0);
         }
+        drop(vgic);
+        self.kick(kicks);
     }
 
     /// Lets the vCPUs go on that are parked on a coprocessor.

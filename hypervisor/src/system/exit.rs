@@ -141,25 +141,38 @@ fn mmio(member: Member, address: GuestPhysical, width: Width, operation: Operati
         return Answer::Abort;
     }
     if let Some(offset) = within(at, layout::GICD_BASE, layout::GICD_SIZE) {
-        return gic(member, operation, |vgic, operation| match operation {
-            Operation::Read => (vgic.distributor_read(vcpu.index, offset, width), None),
-            Operation::Write(value) => (
-                0,
-                Some(vgic.distributor_write(vcpu.index, offset, width, value)),
-            ),
-        });
+        return gic(
+            member,
+            operation,
+            STATE.contains(&offset),
+            |vgic, operation| match operation {
+                Operation::Read => (vgic.distributor_read(vcpu.index, offset, width), None),
+                Operation::Write(value) => (
+                    0,
+                    Some(vgic.distributor_write(vcpu.index, offset, width, value)),
+                ),
+            },
+        );
     }
     let redistributors = layout::GICR_SIZE.saturating_mul(domain.vcpus.len() as u64);
     if let Some(offset) = within(at, layout::GICR_BASE, redistributors) {
         let frame = (offset / layout::GICR_SIZE) as usize;
         let offset = offset % layout::GICR_SIZE;
-        return gic(member, operation, |vgic, operation| match operation {
-            Operation::Read => (vgic.redistributor_read(frame, offset, width), None),
-            Operation::Write(value) => (
-                0,
-                Some(vgic.redistributor_write(frame, offset, width, value)),
-            ),
-        });
+        let state = offset
+            .checked_sub(SGI_FRAME)
+            .is_some_and(|offset| STATE.contains(&offset));
+        return gic(
+            member,
+            operation,
+            state,
+            |vgic, operation| match operation {
+                Operation::Read => (vgic.redistributor_read(frame, offset, width), None),
+                Operation::Write(value) => (
+                    0,
+                    Some(vgic.redistributor_write(frame, offset, width, value)),
+                ),
+            },
+        );
     }
     if let Some(offset) = within(at, layout::UART_BASE, layout::UART_SIZE) {
         return uart(domain, offset, width, operation);
@@ -170,21 +183,28 @@ fn mmio(member: Member, address: GuestPhysical, width: Width, operation: Operati
     coproc_access(member, address, width, operation, false).unwrap_or(Answer::Abort)
 }
 
+/// Offset of the SGI frame in a redistributor.
+const SGI_FRAME: u64 = 0x1_0000;
+/// ISPENDR to ICACTIVER: the registers that tell or change what list registers hold.
+const STATE: core::ops::Range<u64> = 0x200..0x400;
+
+/// An access to the interrupt controller; `state`: to what may be in the list registers.
 fn gic(
     member: Member,
     operation: Operation,
+    state: bool,
     access: impl FnOnce(
         &mut hypervisor::vgic::Vgic,
         Operation,
     ) -> (u64, Option<hypervisor::vgic::Kicks>),
 ) -> Answer {
-    // What the guest reads or changes must include what the list registers hold.
-    member.vcpu.attention.store(true, Ordering::SeqCst);
-    schedule::synchronise(member);
+    if state {
+        member.vcpu.attention.store(true, Ordering::SeqCst);
+        schedule::synchronise(member);
+    }
     let (value, kicks) = access(&mut member.domain.vgic.lock(), operation);
     if let Some(kicks) = kicks {
         member.domain.kick(kicks);
-        member.vcpu.attention.store(true, Ordering::SeqCst);
     }
     Answer::Value(value)
 }
@@ -194,14 +214,23 @@ fn uart(domain: &Domain, offset: u64, width: Width, operation: Operation) -> Ans
         return Answer::Abort;
     };
     let mut sent = None;
-    let value = match operation {
-        Operation::Read => uart.lock().read(offset, width),
-        Operation::Write(value) => {
-            sent = uart.lock().write(offset, width, value);
-            0
-        }
+    let changed;
+    let value = {
+        let mut uart = uart.lock();
+        let before = uart.interrupt_level();
+        let value = match operation {
+            Operation::Read => uart.read(offset, width),
+            Operation::Write(value) => {
+                sent = uart.write(offset, width, value);
+                0
+            }
+        };
+        changed = uart.interrupt_level() != before;
+        value
     };
-    domain.refresh_uart();
+    if changed {
+        domain.refresh_uart();
+    }
     if let Some(byte) = sent {
         console::write_domain(domain.id, byte);
     }

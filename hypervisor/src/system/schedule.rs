@@ -96,6 +96,12 @@ impl Queue {
             .copied()
     }
 
+    /// Whether the loaded one's turn is over. The clock is read only if somebody waits for that.
+    fn turn_is_over(&self) -> bool {
+        let end = self.turn_end.load(Ordering::Relaxed);
+        end != NEVER && timer::now().as_nanos() >= end
+    }
+
     /// The next ready vCPU after the loaded one, in turn; the loaded one comes last.
     fn next(&'static self) -> Option<usize> {
         let members = self.members();
@@ -134,13 +140,12 @@ pub fn choose() -> *mut Registers {
     let queue = queue(cpu::current());
     loop {
         console::service();
-        let now = timer::now();
         if let Some(member) = queue.loaded() {
             settle(member);
         }
         if let Some(member) = queue.loaded()
             && member.vcpu.activity() == Activity::Ready
-            && now.as_nanos() < queue.turn_end.load(Ordering::Relaxed)
+            && !queue.turn_is_over()
         {
             synchronise(member);
             if member.vcpu.attention.load(Ordering::SeqCst) {
@@ -156,7 +161,7 @@ pub fn choose() -> *mut Registers {
                     other != index && member.vcpu.activity() == Activity::Ready
                 });
                 let end = if others {
-                    now.saturating_add(TURN).as_nanos()
+                    timer::now().saturating_add(TURN).as_nanos()
                 } else {
                     NEVER
                 };
@@ -290,7 +295,8 @@ pub fn refresh_lists(lists: &mut hypervisor::vgic::ListRegisters) {
 /// Brings the loaded vCPU's list registers in agreement with its interrupt controller, if anything asks for it.
 pub fn synchronise(member: Member) {
     let Member { domain, vcpu } = member;
-    if !vcpu.attention.swap(false, Ordering::SeqCst) {
+    // Looked at first: mostly there is nothing, and a load costs less than an exchange.
+    if !vcpu.attention.load(Ordering::SeqCst) || !vcpu.attention.swap(false, Ordering::SeqCst) {
         return;
     }
     let mut changed: ArrayVec<Deactivated, 32> = ArrayVec::new();
@@ -312,8 +318,8 @@ pub fn synchronise(member: Member) {
             }
         }
     }
-    for deactivated in changed {
-        match deactivated {
+    for deactivated in &changed {
+        match *deactivated {
             Deactivated::Physical(intid) => gic::deactivate(intid),
             Deactivated::Line(line) => exit::resample(domain, line),
         }
@@ -336,7 +342,7 @@ pub fn interrupt_waits(member: Member) -> bool {
 
 /// Sets this CPU's timer to the earliest thing it has to do.
 fn set_timer(queue: &'static Queue) {
-    if !queue.rearm.swap(false, Ordering::Relaxed) {
+    if !queue.rearm.load(Ordering::Relaxed) || !queue.rearm.swap(false, Ordering::Relaxed) {
         return;
     }
     let mut earliest = queue.turn_end.load(Ordering::Relaxed);
