@@ -321,9 +321,6 @@ pub enum ManagementError {
     /// There is no such coprocessor.
     #[error("no coproc {}, `coproc list` lists them", .0.0)]
     NoCoproc(CoprocId),
-    /// The operation isn't in this build.
-    #[error("`{0}` is not built yet, set it in the device tree and restart")]
-    NotBuilt(&'static str),
     /// The domain has no vcoproc of this coprocessor.
     #[error("{domain} has no vcoproc of coproc {0}, `coproc attach {0} {domain}` gives it one", coproc.0)]
     NotAttached {
@@ -378,21 +375,21 @@ pub trait Management {
     /// with that number.
     fn slice(&mut self, coproc: CoprocId, from: u64) -> Option<(u64, SliceReport)>;
 
-    /// Sets a parameter of a coprocessor's scheduling.
-    fn set(&mut self, coproc: CoprocId, name: &str, value: &str) -> Result<(), ManagementError> {
-        let _ = (coproc, name, value);
-        Err(ManagementError::NotBuilt("coproc set"))
-    }
+    /// Sets a parameter of a coprocessor's scheduling, from the next decision on.
+    ///
+    /// # Errors
+    /// [`ManagementError`]; nothing is changed then.
+    fn set(&mut self, coproc: CoprocId, name: &str, value: &str) -> Result<(), ManagementError>;
 
-    /// Gives a domain a vcoproc of a coprocessor.
-    fn attach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError> {
-        let _ = (coproc, domain);
-        Err(ManagementError::NotBuilt("coproc attach"))
-    }
+    /// Gives a domain a vcoproc of a coprocessor. It appears to the domain at its next PCI rescan.
+    ///
+    /// # Errors
+    /// [`ManagementError`]; nothing is left behind then.
+    fn attach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError>;
 
-    /// Takes it away.
-    fn detach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError> {
-        let _ = (coproc, domain);
-        Err(ManagementError::NotBuilt("coproc detach"))
-    }
+    /// Takes it away: from now on it reads as all-ones, like a card that was pulled.
+    ///
+    /// # Errors
+    /// [`ManagementError`]; nothing is changed then.
+    fn detach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError>;
 }

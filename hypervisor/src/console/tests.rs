@@ -463,6 +463,19 @@ struct System {
 }
 
 impl Management for System {
+    fn set(&mut self, coproc: CoprocId, name: &str, value: &str) -> Result<(), ManagementError> {
+        let _ = coproc;
+        super::setting::Setting::parse(name, value).map(drop)
+    }
+
+    fn attach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError> {
+        Err(ManagementError::AlreadyAttached { coproc, domain })
+    }
+
+    fn detach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError> {
+        Err(ManagementError::NotAttached { coproc, domain })
+    }
+
     fn domain(&mut self, index: usize) -> Option<DomainReport> {
         (index < 2).then(|| DomainReport {
             id: DomainId(index as u16 + 1),
@@ -636,11 +649,11 @@ fn failures_are_closed_by_an_error() {
         ("console d9", "error: no domain d9, `domains` lists them"),
         (
             "coproc attach 0 d1",
-            "error: `coproc attach` is not built yet, set it in the device tree and restart",
+            "error: d1 has a vcoproc of coproc 0 already, `coproc query 0` shows it",
         ),
         (
             "coproc set 0 a b",
-            "error: `coproc set` is not built yet, set it in the device tree and restart",
+            "error: no parameter `a`, `help` lists them",
         ),
     ];
     for (line, error) in errors {
