@@ -149,6 +149,11 @@ impl Call {
             _ => {}
         }
         match FunctionId::try_from(id) {
+            // Its one argument is a function identifier, too: decoded here, all of it is decoded once.
+            Ok(FunctionId::PsciFeatures) => match PsciFeature::try_from(x1 as u32) {
+                Ok(psci_func_id) => Self::Psci(Function::Features { psci_func_id }),
+                Err(error) => Self::Refused(error.into()),
+            },
             Ok(known) if implemented(known) => match Function::try_from(&registers) {
                 Ok(function) => Self::Psci(function),
                 Err(error) => Self::Refused(error.into()),
