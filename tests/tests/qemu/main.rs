@@ -1,5 +1,6 @@
 //! The claims of first light, each as a test on a booted machine.
 
+mod boot;
 mod configuration;
 mod console;
 mod hostile;
