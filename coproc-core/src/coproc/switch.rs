@@ -318,13 +318,8 @@ impl Coproc {
                 self.dirty |= self.driver.has_work(next);
                 let worked = self.dirty;
                 let answer = self.driver.replay(next, env.hardware());
-                match self.judge(env, answer, bound) {
-                    Ok(true) => {}
-                    Ok(false) => return Flow::Wait,
-                    Err(why) => {
-                        self.escalate(env, next, why);
-                        return Flow::Go;
-                    }
+                if let Some(flow) = self.held_up(env, next, answer, bound) {
+                    return flow;
                 }
                 self.run(env, next, slice, resident, worked);
             } else {
@@ -336,13 +331,8 @@ impl Coproc {
             RestorePhase::Restore => (self.driver.restore(next, env.hardware(), area), bound),
             _ => (env.sync_streams(), MIN_LIMIT),
         };
-        match self.judge(env, answer, bound) {
-            Ok(true) => {}
-            Ok(false) => return Flow::Wait,
-            Err(why) => {
-                self.escalate(env, next, why);
-                return Flow::Go;
-            }
+        if let Some(flow) = self.held_up(env, next, answer, bound) {
+            return flow;
         }
         match phase {
             RestorePhase::OpenArea => {
@@ -596,13 +586,8 @@ impl Coproc {
                 (env.sync_streams(), MIN_LIMIT)
             }
         };
-        match self.judge(env, answer, bound) {
-            Ok(true) => {}
-            Ok(false) => return Flow::Wait,
-            Err(why) => {
-                self.escalate(env, who, why);
-                return Flow::Go;
-            }
+        if let Some(flow) = self.held_up(env, who, answer, bound) {
+            return flow;
         }
         let now = env.now();
         let state = |phase| State::Saving { who, phase };
@@ -654,18 +639,32 @@ impl Coproc {
         }
     }
 
+    /// Judges the answer of a step that `who` has the device for: `None`, it is done; else how to go on. A failure costs `who` the
+    /// device.
+    fn held_up(
+        &mut self,
+        env: &mut dyn Environment,
+        who: VcoprocId,
+        answer: Step,
+        bound: Duration,
+    ) -> Option<Flow> {
+        match self.judge(env, answer, bound) {
+            Ok(true) => None,
+            Ok(false) => Some(Flow::Wait),
+            Err(why) => {
+                self.escalate(env, who, why);
+                Some(Flow::Go)
+            }
+        }
+    }
+
     fn step_rest(&mut self, env: &mut dyn Environment, who: VcoprocId, phase: RestPhase) -> Flow {
         let answer = match phase {
             RestPhase::Abort => env.sync_streams(),
             RestPhase::Faults => self.faults_read(env),
         };
-        match self.judge(env, answer, MIN_LIMIT) {
-            Ok(true) => {}
-            Ok(false) => return Flow::Wait,
-            Err(why) => {
-                self.escalate(env, who, why);
-                return Flow::Go;
-            }
+        if let Some(flow) = self.held_up(env, who, answer, MIN_LIMIT) {
+            return flow;
         }
         let now = env.now();
         match phase {

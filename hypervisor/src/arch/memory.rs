@@ -86,22 +86,24 @@ pub fn shared(start: HostPhysical, bytes: u64) -> Option<&'static [u8]> {
 
 /// Cleans a range to the point of coherency, for observers whose accesses don't look into caches.
 pub fn clean(start: HostPhysical, bytes: u64) {
-    let Some(pointer) = pointer(start, bytes) else {
-        return;
-    };
-    let line = cache_line();
-    let end = pointer as usize + bytes as usize;
-    let mut at = pointer as usize & !(line - 1);
-    while at < end {
+    each_line(start, bytes, |at| {
         // SAFETY: cleaning changes no value that anybody sees.
         unsafe { asm!("dc cvac, {}", in(reg) at, options(nostack, preserves_flags)) };
-        at += line;
-    }
+    });
     dsb_sy(); // the cleaning has reached memory before anything that follows
 }
 
 /// Cleans and invalidates a range to the point of coherency.
 pub fn flush(start: HostPhysical, bytes: u64) {
+    each_line(start, bytes, |at| {
+        // SAFETY: cleaning with invalidation changes no value that anybody sees.
+        unsafe { asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) };
+    });
+    dsb_sy(); // caches hold nothing of the range before anything that follows
+}
+
+/// Calls `operate` with an address in each cache line of a range; with none if it isn't RAM.
+fn each_line(start: HostPhysical, bytes: u64, operate: impl Fn(usize)) {
     let Some(pointer) = pointer(start, bytes) else {
         return;
     };
@@ -109,11 +111,9 @@ pub fn flush(start: HostPhysical, bytes: u64) {
     let end = pointer as usize + bytes as usize;
     let mut at = pointer as usize & !(line - 1);
     while at < end {
-        // SAFETY: cleaning with invalidation changes no value that anybody sees.
-        unsafe { asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) };
+        operate(at);
         at += line;
     }
-    dsb_sy(); // caches hold nothing of the range before anything that follows
 }
 
 fn cache_line() -> usize {

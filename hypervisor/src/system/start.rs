@@ -29,7 +29,6 @@ const IOMMU_VMIDS: core::ops::Range<u16> = 128..256;
 const DOMAIN_ADDRESS_BITS: u8 = 40;
 
 static ONLINE: AtomicUsize = AtomicUsize::new(0);
-static VTCR: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
 
 fn fatal(message: core::fmt::Arguments<'_>) -> ! {
     console::flush();
@@ -117,7 +116,7 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     let online = start_secondaries(&machine);
     start_iommu(&machine, &mut gic);
     let instances = start_coprocs(&machine, &configuration, &mut gic);
-    let (geometry, _) = stage2_geometry();
+    let geometry = stage2_geometry();
 
     let mut workshop = Workshop::new(&instances, geometry, &online);
     let mut domains = Vec::new();
@@ -209,18 +208,14 @@ fn start_cpu(gic: &mut gic::Gic, machine: &Machine) {
         }
     }
     context::set_traps();
-    let (_, vtcr) = stage2_geometry();
+    let vtcr = platforms::translation::vtcr_el2(stage2_geometry());
     mmu::set_stage2_control(vtcr);
 }
 
-fn stage2_geometry() -> (Geometry, u64) {
+fn stage2_geometry() -> Geometry {
     let pa_bits = context::physical_address_bits();
     match Geometry::stage2(DOMAIN_ADDRESS_BITS.min(pa_bits), pa_bits) {
-        Ok(geometry) => {
-            let vtcr = platforms::translation::vtcr_el2(geometry);
-            VTCR.store(vtcr, Ordering::Relaxed);
-            (geometry, vtcr)
-        }
+        Ok(geometry) => geometry,
         Err(error) => fatal(format_args!("stage 2: {error}")),
     }
 }
