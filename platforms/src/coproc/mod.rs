@@ -12,6 +12,8 @@ use coproc_core::Driver;
 pub mod accumulator;
 #[cfg(feature = "edu")]
 pub mod edu;
+#[cfg(feature = "fw-core")]
+pub mod fw_core;
 
 /// All drivers there are: name as the device tree's `driver` has it, the Cargo feature that it needs, whether that is on.
 pub const KNOWN: &[(&str, &str, bool)] = &[
