@@ -66,6 +66,8 @@ pub enum Match {
     },
     /// A device tree node with this `compatible` string.
     Compatible(&'static str),
+    /// A CPU that is set aside as a firmware core.
+    FirmwareCore,
 }
 
 /// Longest times that the driver's author promises; compared with measured ones, used by admission control.

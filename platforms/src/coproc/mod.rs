@@ -18,6 +18,7 @@ pub mod fw_core;
 /// All drivers there are: name as the device tree's `driver` has it, the Cargo feature that it needs, whether that is on.
 pub const KNOWN: &[(&str, &str, bool)] = &[
     ("qemu,edu", "edu", cfg!(feature = "edu")),
+    ("baton,fw-core", "fw-core", cfg!(feature = "fw-core")),
     (
         "example,accumulator",
         "accumulator",
@@ -31,6 +32,8 @@ pub fn by_name(name: &str) -> Option<Box<dyn Driver>> {
     match name {
         #[cfg(feature = "edu")]
         "qemu,edu" => Some(Box::new(edu::Edu::new())),
+        #[cfg(feature = "fw-core")]
+        "baton,fw-core" => Some(Box::new(fw_core::FwCore::new())),
         #[cfg(feature = "accumulator")]
         "example,accumulator" => Some(Box::new(accumulator::Accumulator::new())),
         _ => None,

@@ -14,6 +14,8 @@ pub const REGISTER: u64 = 0x900;
 pub const REGISTERS: usize = 17;
 /// Which of them is the interrupt status: what is in it asserts the interrupt.
 pub const INTERRUPT_STATUS: usize = 6;
+/// Which of them enables bits of it.
+pub const INTERRUPT_ENABLE: usize = 7;
 
 /// Offset of the register `index` of the loaded context.
 pub const fn register(index: usize) -> u64 {

@@ -6,7 +6,7 @@
 //! * [`Device`] is the hardware. One stands for each firmware core, behind a lock that the framework's CPUs and the reserved CPU
 //!   share: the framework reads and writes its registers, the reserved CPU asks it what to execute and tells it what
 //!   the firmware did. It holds the registers of *one* context and knows no domains.
-//! * `FwCore` shares it, like the driver of any other coprocessor: it stops it, takes the registers out, puts others in, and answers the domains
+//! * [`FwCore`] shares it, like the driver of any other coprocessor: it stops it, takes the registers out, puts others in, and answers the domains
 //!   that aren't in it. It knows no CPU.
 //!
 //! What the firmware's *instructions* change (general and system registers, memory) is neither's: the hypervisor keeps them by the number of the context, and
@@ -19,6 +19,8 @@ pub mod core_registers;
 mod device;
 #[cfg(test)]
 mod device_tests;
+mod driver;
 
 pub use context::Start;
 pub use device::{Device, Orders};
+pub use driver::FwCore;
