@@ -8,6 +8,7 @@ use crate::driver::{Hardware, Step};
 use crate::id::VcoprocId;
 use crate::iommu::Faults;
 use crate::time::Instant;
+use crate::trace::TraceEvent;
 
 /// Where the coprocessor's streams go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,4 +80,7 @@ pub trait Environment {
 
     /// Tells the domain and people.
     fn notify(&mut self, who: VcoprocId, event: Event);
+
+    /// Something happened that a trace shows. Called in the middle of everything, a dozen times a switch: keep it, or don't, at once.
+    fn trace(&mut self, _event: &TraceEvent) {}
 }

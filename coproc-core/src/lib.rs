@@ -19,8 +19,10 @@ pub mod id;
 pub mod iommu;
 pub mod paravirtual;
 pub mod register;
+pub mod ring;
 pub mod table;
 pub mod time;
+pub mod trace;
 
 pub use algorithm::Algorithm;
 pub use coproc::Coproc;

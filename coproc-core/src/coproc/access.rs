@@ -26,7 +26,8 @@
     )
 )]
 
-use super::state::{Place, State};
+use super::stage::Stage;
+use super::state::Place;
 use super::{Coproc, bump};
 use crate::driver::Verdict;
 use crate::environment::Environment;
@@ -66,7 +67,7 @@ impl Coproc {
                 return Outcome::Fault;
             }
         }
-        match self.state.place(who) {
+        match self.place(who) {
             Place::Current => self.access_current(env, who, access),
             Place::Stopping if access.operation == Operation::Read => {
                 self.access_device(env, who, access)
@@ -83,13 +84,11 @@ impl Coproc {
         who: VcoprocId,
         access: &Access,
     ) -> Outcome {
-        let windows = self.driver.description().windows;
+        let windows = self.description.windows;
         let direct = windows
             .iter()
             .any(|window| window.direct && window.index == access.window);
-        let State::Running(slice) = &mut self.state else {
-            return Outcome::Retry;
-        };
+        let slice = &mut self.slice;
         if direct {
             // Also what is answered below: the claim of one exit per slice is about all of them.
             bump(&mut slice.exits);
@@ -106,13 +105,10 @@ impl Coproc {
 
     /// The slice is used from here on, and its owner has work.
     fn touch(&mut self, env: &mut dyn Environment, who: VcoprocId) {
-        let (State::Running(slice) | State::Quiescing { slice, .. }) = &mut self.state else {
-            return;
-        };
-        if core::mem::replace(&mut slice.touched, true) {
+        if !self.stage.is_slice() || core::mem::replace(&mut self.slice.touched, true) {
             return;
         }
-        if let State::Running(_) = self.state {
+        if self.stage == Stage::Running {
             let now = env.now();
             self.settle(now);
             self.algorithm.wake(who, now);
@@ -194,11 +190,10 @@ impl Coproc {
 
     /// The domain moved its windows or switched them off: they are unmapped now, and mapped again at the next touch.
     pub fn windows_changed(&mut self, env: &mut dyn Environment, who: VcoprocId) {
-        if let State::Running(slice) = &mut self.state
-            && slice.who == who
-            && slice.mapped
+        if self.stage == Stage::Running
+            && self.slice.who == who
+            && core::mem::take(&mut self.slice.mapped)
         {
-            slice.mapped = false;
             env.unmap_windows(who);
         }
     }

@@ -16,12 +16,14 @@
 )]
 
 use super::ledger::Bucket;
-use super::state::{AbortPhase, Reason, ResetPhase, State};
-use super::switch::{Flow, MIN_LIMIT, limit};
+use super::stage::Stage;
+use super::state::Reason;
+use super::switch::Flow;
 use super::{Coproc, bump};
 use crate::driver::Step;
 use crate::environment::{Environment, Event, Stream};
 use crate::id::VcoprocId;
+use crate::trace::TraceKind;
 
 impl Coproc {
     /// Starts taking the device away from `guilty` by force.
@@ -34,7 +36,10 @@ impl Coproc {
         let now = env.now();
         bump(&mut self.aborts);
         self.switch_since = None;
-        if matches!(self.state, State::Quiescing { .. }) {
+        self.note(env, Some(guilty), TraceKind::Failed(why));
+        let mut reason = None;
+        if self.stage == Stage::Quiescing {
+            reason = Some(Reason::Aborted);
             self.close_slice(now, Reason::Aborted, Bucket::Fault);
         }
         self.turn(now, Bucket::Fault);
@@ -42,78 +47,61 @@ impl Coproc {
         if env.point_streams(Stream::Abort).is_err() {
             return self.quarantine(env, why);
         }
-        let phase = AbortPhase::Streams;
-        self.enter(now, State::Aborting { guilty, why, phase });
+        self.holder = Some(guilty);
+        self.why = why;
+        self.pass(env, now, Stage::AbortingStreams, reason);
     }
 
-    pub(super) fn step_abort(
-        &mut self,
-        env: &mut dyn Environment,
-        guilty: VcoprocId,
-        why: &'static str,
-        phase: AbortPhase,
-    ) -> Flow {
-        let (answer, bound) = match phase {
-            AbortPhase::Streams => (env.sync_streams(), MIN_LIMIT),
-            AbortPhase::Stop => (
-                self.driver.abort(guilty, env.hardware()),
-                limit(self.driver.description().worst_case.stop),
-            ),
+    pub(super) fn step_abort(&mut self, env: &mut dyn Environment, guilty: VcoprocId) -> Flow {
+        let streams = self.stage == Stage::AbortingStreams;
+        let answer = if streams {
+            env.sync_streams()
+        } else {
+            self.driver.abort(guilty, env.hardware())
         };
-        let done = self.judge(env, answer, bound);
+        let done = self.judge(env, &answer);
         if done == Ok(false) {
             return Flow::Wait;
         }
-        match phase {
-            AbortPhase::Streams if done.is_err() => self.quarantine(env, why),
-            AbortPhase::Streams => {
-                let phase = AbortPhase::Stop;
-                self.enter(env.now(), State::Aborting { guilty, why, phase });
-            }
+        if !streams {
             // A device that can't be stopped may still be reset.
-            AbortPhase::Stop => {
-                let phase = ResetPhase::Reset;
-                self.enter(env.now(), State::Resetting { guilty, why, phase });
-            }
+            let now = env.now();
+            self.enter(env, now, Stage::ResettingReset);
+        } else if done.is_ok() {
+            let now = env.now();
+            self.enter(env, now, Stage::AbortingStop);
+        } else {
+            self.quarantine(env, self.why);
         }
         Flow::Go
     }
 
-    pub(super) fn step_reset(
-        &mut self,
-        env: &mut dyn Environment,
-        guilty: VcoprocId,
-        why: &'static str,
-        phase: ResetPhase,
-    ) -> Flow {
-        let answer: Step = match phase {
-            ResetPhase::Reset => self.driver.reset(env.hardware()),
-            ResetPhase::Settle => Self::settled(env),
-            ResetPhase::Faults => self.faults_read(env),
+    pub(super) fn step_reset(&mut self, env: &mut dyn Environment, guilty: VcoprocId) -> Flow {
+        let answer: Step = match self.stage {
+            Stage::ResettingReset => self.driver.reset(env.hardware()),
+            Stage::ResettingSettle => Self::settled(env),
+            _ => self.faults_read(env),
         };
-        let bound = match phase {
-            ResetPhase::Reset => limit(self.driver.description().worst_case.stop),
-            _ => MIN_LIMIT,
-        };
-        match self.judge(env, answer, bound) {
+        match self.judge(env, &answer) {
             Ok(true) => {}
             Ok(false) => return Flow::Wait,
             Err(_) => {
-                self.quarantine(env, why);
+                self.quarantine(env, self.why);
                 return Flow::Go;
             }
         }
         let now = env.now();
-        let state = |phase| State::Resetting { guilty, why, phase };
-        match phase {
-            ResetPhase::Reset => self.enter(now, state(ResetPhase::Settle)),
-            ResetPhase::Settle => self.enter(now, state(ResetPhase::Faults)),
-            ResetPhase::Faults => {
+        match self.stage {
+            Stage::ResettingReset => self.enter(env, now, Stage::ResettingSettle),
+            Stage::ResettingSettle => self.enter(env, now, Stage::ResettingFaults),
+            _ => {
                 self.dirty = false;
-                self.enter(now, State::Detached);
+                self.enter(env, now, Stage::Detached);
+                self.holder = None;
+                let why = self.why;
                 self.condemn(env, guilty, Event::Faulted(why), why);
                 if self.find(guilty).is_some_and(|v| v.detaching) {
-                    self.forget(guilty);
+                    self.forget(env, guilty);
                 }
             }
         }
@@ -141,6 +129,7 @@ impl Coproc {
         }
         self.lower_lines(env, who);
         env.release_parked(who);
+        self.note(env, Some(who), TraceKind::Faulted(why));
         env.notify(who, event);
     }
 
@@ -152,12 +141,15 @@ impl Coproc {
         // If this fails too there is nothing left to cut it off with; it was on its way to abort before.
         let _ = env.point_streams(Stream::Abort);
         env.arm_timer(None);
-        self.enter(now, State::Quarantined { why });
+        self.why = why;
+        self.enter(env, now, Stage::Quarantined);
+        self.holder = None;
+        self.note(env, None, TraceKind::Quarantined(why));
         let mut at = 0_usize;
         while let Some((who, detaching)) = self.vcoprocs.get(at).map(|v| (v.id, v.detaching)) {
             if detaching {
                 // Nothing will ever take its context out; the device is cut off from its memory.
-                self.forget(who);
+                self.forget(env, who);
             } else {
                 self.condemn(env, who, Event::Quarantined(why), why);
                 at = at.saturating_add(1);

@@ -19,33 +19,35 @@
     )
 )]
 
-use super::state::{Place, State};
+use super::stage::Stage;
+use super::state::Place;
 use super::{Coproc, bump};
 use crate::environment::Environment;
 use crate::id::VcoprocId;
+use crate::trace::TraceKind;
 
 impl Coproc {
     fn lines(&self) -> usize {
-        self.driver.description().interrupts
+        self.description.interrupts
     }
 
     /// The physical interrupt `index` was taken.
     pub fn interrupt(&mut self, env: &mut dyn Environment, index: usize) {
         if index >= self.lines() || !env.interrupt_asserted(index) {
             bump(&mut self.spurious_interrupts);
-            return;
+            return self.note(env, None, TraceKind::SpuriousInterrupt(index));
         }
         // At its source, so that the interrupt controller's line can be let go.
         env.mask_interrupts(true);
-        match self.state {
-            State::Running(slice) | State::Quiescing { slice, .. } if self.alive(slice.who) => {
-                self.count(slice.who, |c| bump(&mut c.interrupts));
-                env.set_interrupt(slice.who, index, true);
-            }
-            State::Running(_) | State::Quiescing { .. } => {}
-            _ => bump(&mut self.late_interrupts),
+        if !self.stage.is_slice() {
+            bump(&mut self.late_interrupts);
+            self.note(env, self.holder, TraceKind::LateInterrupt(index));
+        } else if self.alive(self.slice.who) {
+            let who = self.slice.who;
+            self.count_one(who, |c| &mut c.interrupts);
+            env.set_interrupt(who, index, true);
         }
-        if let State::Quiescing { .. } = self.state {
+        if self.stage == Stage::Quiescing {
             // What the device refused for may just have ended.
             self.resume = None;
             self.advance(env);
@@ -61,7 +63,7 @@ impl Coproc {
         if !self.alive(who) {
             return self.lower_lines(env, who);
         }
-        match self.state.place(who) {
+        match self.place(who) {
             Place::Current | Place::Stopping | Place::Resident => self.refresh_lines(env, who),
             Place::Context | Place::Leaving | Place::Arriving => self.context_lines(env, who),
             // Set from the context as soon as that has the status; or lowered for ever.
@@ -79,7 +81,7 @@ impl Coproc {
         if index >= self.lines() || !self.alive(who) {
             return false;
         }
-        let hardware = match self.state.place(who) {
+        let hardware = match self.place(who) {
             Place::Current | Place::Stopping | Place::Resident => true,
             Place::Draining => {
                 if self.driver.interrupt_pending(who, index, None) {
@@ -109,6 +111,11 @@ impl Coproc {
     /// Sets the lines of the one whose context is in the device. While it may use the device the source is unmasked when
     /// nothing is asserted, and masked otherwise.
     pub(super) fn refresh_lines(&mut self, env: &mut dyn Environment, who: VcoprocId) {
+        self.live_lines(env, who, self.stage.is_slice());
+    }
+
+    /// The same; `owned`: it may use the device.
+    pub(super) fn live_lines(&mut self, env: &mut dyn Environment, who: VcoprocId, owned: bool) {
         let mut any = false;
         for index in 0..self.lines() {
             let hardware = Some(env.hardware());
@@ -117,7 +124,7 @@ impl Coproc {
             any |= pending;
             env.set_interrupt(who, index, pending);
         }
-        if let State::Running(_) | State::Quiescing { .. } = self.state {
+        if owned {
             env.mask_interrupts(any);
         }
     }

@@ -52,6 +52,8 @@ pub struct Ledger {
     gone: Account,
     /// Sorted by id.
     accounts: Vec<(VcoprocId, Account)>,
+    /// Where the last account was found: mostly the next one is the same.
+    near: usize,
 }
 
 impl Ledger {
@@ -68,6 +70,7 @@ impl Ledger {
                 overhead: Duration::ZERO,
             },
             accounts: Vec::new(),
+            near: 0,
         }
     }
 
@@ -96,13 +99,18 @@ impl Ledger {
     /// one (counters of two CPUs) books nothing.
     pub fn turn(&mut self, now: Instant, next: Bucket) -> Duration {
         let time = now.since(self.last);
-        let sum = match self.open {
-            Bucket::Idle => &mut self.idle,
-            Bucket::Fault => &mut self.fault,
-            Bucket::Charge(who) => &mut self.account(who).charge,
-            Bucket::Overhead(who) => &mut self.account(who).overhead,
-        };
-        *sum = sum.saturating_add(time);
+        match self.open {
+            Bucket::Idle => self.idle = self.idle.saturating_add(time),
+            Bucket::Fault => self.fault = self.fault.saturating_add(time),
+            Bucket::Charge(who) => {
+                let sum = &mut self.account(who).charge;
+                *sum = sum.saturating_add(time);
+            }
+            Bucket::Overhead(who) => {
+                let sum = &mut self.account(who).overhead;
+                *sum = sum.saturating_add(time);
+            }
+        }
         self.last = self.last.saturating_add(time);
         self.open = next;
         time
@@ -113,7 +121,14 @@ impl Ledger {
     }
 
     fn account(&mut self, who: VcoprocId) -> &mut Account {
-        match self.find(who).ok().and_then(|at| self.accounts.get_mut(at)) {
+        let near = self.accounts.get(self.near);
+        if near.is_none_or(|(id, _)| *id != who) {
+            match self.find(who) {
+                Ok(at) => self.near = at,
+                Err(_) => return &mut self.gone,
+            }
+        }
+        match self.accounts.get_mut(self.near) {
             Some((_, account)) => account,
             None => &mut self.gone,
         }

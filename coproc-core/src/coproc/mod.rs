@@ -6,8 +6,9 @@
 //! number of short steps and returns. The caller holds the coprocessor's lock around each call and passes its
 //! [`Environment`]; nothing here locks, waits or knows which CPU it runs on.
 //!
-//! - [`state`](State): what there is to wait for, as data.
-//! - `switch`: the steps, in the order of the architecture's *The switch*.
+//! - [`State`]: what there is to wait for, as data; [`Stage`]: the same as one byte, which the machine goes by.
+//! - `switch`: what carries the steps, and the decisions; `leave` and `arrive`: the steps, in the order of the architecture's *The switch*.
+//! - `blame`: whose fault an IOMMU's record is.
 //! - `escalate`: what happens when a step fails: one vcoproc loses the device, in the worst case all of them, never the hypervisor.
 //! - `access`: a domain's trapped access.
 //! - `interrupt`: whose interrupt it is; the virtual lines.
@@ -24,32 +25,42 @@
 )]
 
 mod access;
+mod arrive;
+mod blame;
 mod escalate;
 mod interrupt;
+mod leave;
 mod ledger;
 mod report;
 mod situation;
+mod stage;
 mod state;
 mod switch;
-mod trace;
+mod timeline;
 mod vcoproc;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 pub use access::Outcome;
 pub use ledger::{Account, Bucket, Ledger, Totals};
-pub use report::{BUCKETS, Condition, Counters, Report, Spread, VcoprocReport};
+pub use report::{BUCKETS, Condition, Counters, Report, Spread, Spreads, VcoprocReport};
 pub use situation::{Situation, Standing};
+pub use stage::Stage;
 pub use state::{AbortPhase, Reason, ResetPhase, RestPhase, RestorePhase, SavePhase, Slice, State};
-pub use trace::{CAPACITY, Record};
+pub use timeline::{CAPACITY, Record};
 
+use crate::address::DeviceAddress;
 use crate::algorithm::{Algorithm, AlgorithmError, Parameters, Tuning};
-use crate::driver::{Driver, DriverError, WorstCase};
+use crate::driver::{Description, Driver, DriverError, SAVE_AREA, WorstCase};
 use crate::environment::{Environment, Stream};
 use crate::id::{CoprocId, DomainId, Epoch, VcoprocId};
 use crate::iommu::IommuError;
+use crate::ring::Ring;
 use crate::time::{Duration, Instant};
+use crate::trace::TraceKind;
+use state::Stopping;
 use vcoproc::Vcoproc;
 
 /// What the configuration says about a coprocessor; start from [`Settings::of`].
@@ -149,10 +160,24 @@ pub enum Detach {
 pub struct Coproc {
     id: CoprocId,
     driver: Box<dyn Driver>,
+    /// The driver's constant facts, asked for once.
+    description: &'static Description,
     algorithm: Box<dyn Algorithm>,
     settings: Settings,
-    state: State,
-    /// When the present state or phase was entered.
+    stage: Stage,
+    /// Whose context is in the device or on its way, or whose work is being aborted.
+    holder: Option<VcoprocId>,
+    /// Running, quiescing: the slice. `who` is the holder.
+    slice: Slice,
+    /// Restoring: how long it may run.
+    length: Option<Duration>,
+    /// Restoring: the context was in the device already, only the streams are turned.
+    resident: bool,
+    /// Quiescing: since when, and why.
+    stopping: Stopping,
+    /// Aborting, resetting, quarantined: what failed.
+    why: &'static str,
+    /// When the present stage was entered.
     entered: Instant,
     /// When the present step is to be asked again.
     resume: Option<Instant>,
@@ -165,11 +190,14 @@ pub struct Coproc {
     epoch: Epoch,
     /// Sorted by id.
     vcoprocs: Vec<Vcoproc>,
+    /// Where the last one was found that something was to be done with: mostly the next one is the same.
+    near: Cell<usize>,
     ledger: Ledger,
-    trace: trace::Ring,
+    timeline: Ring<Record>,
     switch_since: Option<Instant>,
     step_since: Instant,
-    switch_time: Spread,
+    /// Of detached ones.
+    switch_time_gone: Spread,
     measured: WorstCase,
     refusals: u64,
     aborts: u64,
@@ -189,10 +217,30 @@ impl Coproc {
     ) -> Self {
         Self {
             id,
+            description: driver.description(),
             driver,
             algorithm,
             settings,
-            state: State::Off,
+            stage: Stage::Off,
+            holder: None,
+            slice: Slice {
+                who: VcoprocId(0),
+                epoch: Epoch(0),
+                since: now,
+                until: None,
+                touched: false,
+                claimed: false,
+                mapped: false,
+                exits: 0,
+            },
+            length: None,
+            resident: false,
+            stopping: Stopping {
+                since: now,
+                refused: false,
+                reason: Reason::Expired,
+            },
+            why: "",
             entered: now,
             resume: None,
             dirty: false,
@@ -200,11 +248,12 @@ impl Coproc {
             stale: false,
             epoch: Epoch(0),
             vcoprocs: Vec::new(),
+            near: Cell::new(0),
             ledger: Ledger::new(now),
-            trace: trace::Ring::new(),
+            timeline: timeline::empty(),
             switch_since: None,
             step_since: now,
-            switch_time: Spread::EMPTY,
+            switch_time_gone: Spread::EMPTY,
             measured: WorstCase {
                 refusal: Duration::ZERO,
                 stop: Duration::ZERO,
@@ -224,14 +273,15 @@ impl Coproc {
     /// # Errors
     /// [`StartError`]; the coprocessor stays off, masked and cut off.
     pub fn start(&mut self, env: &mut dyn Environment) -> Result<(), StartError> {
-        if !matches!(self.state, State::Off) {
+        if self.stage != Stage::Off {
             return Err(StartError::Started);
         }
         env.mask_interrupts(true);
         env.point_streams(Stream::Abort)?;
         self.algorithm.tune(&self.settings.tuning(&*self.driver))?;
         self.driver.probe(env.hardware())?;
-        self.enter(env.now(), State::Starting);
+        let now = env.now();
+        self.enter(env, now, Stage::Starting);
         self.advance(env);
         Ok(())
     }
@@ -247,9 +297,9 @@ impl Coproc {
         domain: DomainId,
         parameters: &Parameters,
     ) -> Result<(), AttachError> {
-        match self.state {
-            State::Off => return Err(AttachError::Off),
-            State::Quarantined { why } => return Err(AttachError::Quarantined(why)),
+        match self.stage {
+            Stage::Off => return Err(AttachError::Off),
+            Stage::Quarantined => return Err(AttachError::Quarantined(self.why)),
             _ => {}
         }
         let Err(at) = self.vcoprocs.binary_search_by_key(&who, |v| v.id) else {
@@ -271,6 +321,7 @@ impl Coproc {
         }
         self.vcoprocs.insert(at, Vcoproc::new(who, domain));
         self.lower_lines(env, who);
+        self.note(env, Some(who), TraceKind::Attached);
         Ok(())
     }
 
@@ -291,26 +342,28 @@ impl Coproc {
         v.parked = false;
         let known = v.faulted.is_none();
         if first {
+            self.note(env, Some(who), TraceKind::Detaching);
             if known {
                 // Known since attach and until faulted.
                 let _ = self.algorithm.remove(who);
             }
             self.lower_lines(env, who);
             env.release_parked(who);
-            match self.state {
-                State::Running(slice) if slice.who == who => {
+            match self.stage {
+                Stage::Running if self.holder == Some(who) => {
                     self.slice_end(env, Reason::Detached);
                     self.advance(env);
                 }
-                State::Idle { resident } if resident == Some(who) => {
-                    self.evict(env, who);
+                Stage::Idle if self.holder == Some(who) => {
+                    let now = env.now();
+                    self.evict(env, now, who);
                     self.advance(env);
                 }
                 _ => {}
             }
         }
-        if self.is_attached(who) && self.state.holder() != Some(who) {
-            self.forget(who);
+        if self.is_attached(who) && self.holder != Some(who) {
+            self.forget(env, who);
         }
         Ok(if self.is_attached(who) {
             Detach::Pending
@@ -344,6 +397,7 @@ impl Coproc {
             return Err(AttachError::Dead(who));
         }
         self.algorithm.set_parameters(who, parameters)?;
+        self.note(env, Some(who), TraceKind::Parameters);
         self.reconsider(env);
         Ok(())
     }
@@ -359,6 +413,7 @@ impl Coproc {
     ) -> Result<(), AlgorithmError> {
         self.algorithm.tune(&settings.tuning(&*self.driver))?;
         self.settings = settings;
+        self.note(env, None, TraceKind::Tuned);
         self.reconsider(env);
         Ok(())
     }
@@ -389,6 +444,7 @@ impl Coproc {
         moved?;
         self.algorithm = algorithm;
         self.stale = true;
+        self.note(env, None, TraceKind::Algorithm(self.algorithm.name()));
         self.reconsider(env);
         Ok(())
     }
@@ -405,25 +461,20 @@ impl Coproc {
 
     /// The timer armed by [`Environment::arm_timer`] expired. Early and stale expiries do no harm.
     pub fn timer(&mut self, env: &mut dyn Environment) {
-        match self.state {
-            State::Running(slice) if slice.until.is_some_and(|until| env.now() >= until) => {
-                self.slice_end(env, Reason::Expired);
-                self.advance(env);
-            }
-            State::Running(_) => self.reconsider(env),
-            _ => self.advance(env),
+        if self.stage != Stage::Running {
+            return self.advance(env);
         }
-    }
-
-    /// What it is doing.
-    pub const fn state(&self) -> State {
-        self.state
+        if self.slice.until.is_none_or(|until| env.now() < until) {
+            return self.reconsider(env);
+        }
+        self.slice_end(env, Reason::Expired);
+        self.advance(env);
     }
 
     /// The vcoproc that has the device now.
     pub const fn current(&self) -> Option<VcoprocId> {
-        match self.state {
-            State::Running(slice) => Some(slice.who),
+        match self.stage {
+            Stage::Running => self.holder,
             _ => None,
         }
     }
@@ -434,8 +485,8 @@ impl Coproc {
     }
 
     /// The driver's constant facts.
-    pub fn description(&self) -> &'static crate::driver::Description {
-        self.driver.description()
+    pub const fn description(&self) -> &'static Description {
+        self.description
     }
 
     /// The vcoprocs and their domains, by id.
@@ -450,22 +501,40 @@ impl Coproc {
 
     /// The last slices, oldest first; the running one isn't among them.
     pub fn slices(&self) -> impl Iterator<Item = &Record> {
-        self.trace.iter()
+        self.timeline.iter()
     }
 
     /// Slices that the trace forgot.
-    pub const fn slices_lost(&self) -> u64 {
-        self.trace.lost()
+    pub fn slices_lost(&self) -> u64 {
+        self.timeline.lost()
+    }
+
+    /// Where the driver finds the save area, if its device saves by DMA.
+    fn save_area(&self) -> Option<DeviceAddress> {
+        (self.description.save_area != 0).then_some(SAVE_AREA)
     }
 
     fn find(&self, who: VcoprocId) -> Option<&Vcoproc> {
-        let at = self.vcoprocs.binary_search_by_key(&who, |v| v.id).ok()?;
-        self.vcoprocs.get(at)
+        match self.vcoprocs.get(self.near.get()) {
+            Some(v) if v.id == who => Some(v),
+            _ => self.vcoprocs.get(self.search(who)?),
+        }
     }
 
     fn find_mut(&mut self, who: VcoprocId) -> Option<&mut Vcoproc> {
-        let at = self.vcoprocs.binary_search_by_key(&who, |v| v.id).ok()?;
+        let near = self.near.get();
+        let at = match self.vcoprocs.get(near) {
+            Some(v) if v.id == who => near,
+            _ => self.search(who)?,
+        };
         self.vcoprocs.get_mut(at)
+    }
+
+    #[inline(never)]
+    fn search(&self, who: VcoprocId) -> Option<usize> {
+        let at = self.vcoprocs.binary_search_by_key(&who, |v| v.id).ok()?;
+        self.near.set(at);
+        Some(at)
     }
 
     fn count(&mut self, who: VcoprocId, add: impl FnOnce(&mut Counters)) {
@@ -479,9 +548,11 @@ impl Coproc {
     }
 
     /// Ends a vcoproc whose context isn't in the device.
-    fn forget(&mut self, who: VcoprocId) {
-        if let Ok(at) = self.vcoprocs.binary_search_by_key(&who, |v| v.id) {
-            self.vcoprocs.remove(at);
+    fn forget(&mut self, env: &mut dyn Environment, who: VcoprocId) {
+        if let Some(at) = self.search(who) {
+            let gone = self.vcoprocs.remove(at);
+            self.switch_time_gone.merge(&gone.spreads.switch);
+            self.note(env, Some(who), TraceKind::Detached);
             self.driver.destroy(who);
             self.ledger.remove(who);
         }

@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 
 use super::Coproc;
 use super::ledger::Totals;
+use super::stage::Stage;
 use super::vcoproc::Vcoproc;
 use crate::address::DeviceAddress;
 use crate::driver::WorstCase;
@@ -67,11 +68,72 @@ impl Spread {
         }
     }
 
+    /// Counts all of `other`, too.
+    pub fn merge(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        self.min = if self.count == 0 {
+            other.min
+        } else {
+            self.min.min(other.min)
+        };
+        self.max = self.max.max(other.max);
+        self.count = self.count.saturating_add(other.count);
+        self.total = self.total.saturating_add(other.total);
+        for (bucket, more) in self.buckets.iter_mut().zip(other.buckets) {
+            *bucket = bucket.saturating_add(more);
+        }
+    }
+
+    /// The longest that the n-th bucket counts, rounded up: 2ⁿ µs; the last one is open.
+    pub const fn bound(bucket: usize) -> Duration {
+        Duration::from_micros(1_u64.wrapping_shl(bucket as u32))
+    }
+
+    /// A span that at least `thousandths` of all don't exceed: the bound of the bucket that holds that quantile, but never more than the longest.
+    /// Zero if there were none.
+    pub fn quantile(&self, thousandths: u64) -> Duration {
+        let all = u128::from(self.count);
+        let rank = all
+            .saturating_mul(u128::from(thousandths))
+            .div_ceil(1000)
+            .max(1);
+        let mut seen = 0_u128;
+        for (n, bucket) in self.buckets.iter().enumerate() {
+            seen = seen.saturating_add(u128::from(*bucket));
+            if seen >= rank && n.saturating_add(1) < BUCKETS {
+                return Self::bound(n).min(self.max);
+            }
+        }
+        self.max
+    }
+
     /// The mean; zero if there were none.
     pub fn mean(&self) -> Duration {
         let mean = self.total.as_nanos().checked_div(self.count);
         Duration::from_nanos(mean.unwrap_or(0))
     }
+}
+
+/// How long things took for one vcoproc.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Spreads {
+    /// Switches to it: from the device being quiet (or from idle) to its first possible touch.
+    pub switch: Spread,
+    /// Refusals at the ends of its slices that were refused at all: from the end to quiet, or to force.
+    pub refusal: Spread,
+    /// Waits: from having work, or from its slice's end with work left, to its first possible touch.
+    pub wait: Spread,
+}
+
+impl Spreads {
+    /// Nothing yet.
+    pub const EMPTY: Self = Self {
+        switch: Spread::EMPTY,
+        refusal: Spread::EMPTY,
+        wait: Spread::EMPTY,
+    };
 }
 
 /// What was counted for one vcoproc.
@@ -182,6 +244,10 @@ impl Coproc {
     /// Everything that can be asked about the coprocessor.
     pub fn report(&self, now: Instant) -> Report {
         let time = self.ledger.at(now);
+        let mut switch_time = self.switch_time_gone;
+        for v in &self.vcoprocs {
+            switch_time.merge(&v.spreads.switch);
+        }
         let vcoprocs = self
             .vcoprocs
             .iter()
@@ -199,27 +265,29 @@ impl Coproc {
             .collect();
         Report {
             id: self.id,
-            driver: self.driver.description().name,
+            driver: self.description.name,
             algorithm: self.algorithm.name(),
-            state: self.state.name(),
-            holder: self.state.holder(),
-            quarantined: match self.state {
-                super::State::Quarantined { why } => Some(why),
-                _ => None,
-            },
+            state: self.stage.state(),
+            holder: self.holder,
+            quarantined: (self.stage == Stage::Quarantined).then_some(self.why),
             time,
-            switches: self.switch_time.count,
-            switch_time: self.switch_time,
+            switches: switch_time.count,
+            switch_time,
             refusals: self.refusals,
             aborts: self.aborts,
             late_interrupts: self.late_interrupts,
             spurious_interrupts: self.spurious_interrupts,
             unattributed_faults: self.unattributed_faults,
-            declared: self.driver.description().worst_case,
+            declared: self.description.worst_case,
             measured: self.measured,
-            slices_lost: self.trace.lost(),
+            slices_lost: self.timeline.lost(),
             vcoprocs,
         }
+    }
+
+    /// How long things took for one vcoproc, while it is attached.
+    pub fn spreads(&self, who: VcoprocId) -> Option<&Spreads> {
+        self.find(who).map(|v| &v.spreads)
     }
 
     fn condition(&self, v: &Vcoproc) -> Condition {
@@ -227,9 +295,7 @@ impl Coproc {
             Condition::Detaching
         } else if let Some(why) = v.faulted {
             Condition::Faulted(why)
-        } else if self.state.holder() == Some(v.id)
-            && !matches!(self.state, super::State::Idle { .. })
-        {
+        } else if self.holder == Some(v.id) && self.stage != Stage::Idle {
             Condition::Current
         } else if v.awake {
             Condition::Queued

@@ -61,7 +61,7 @@ impl Coproc {
     /// Where it stands.
     pub fn situation(&self) -> Situation {
         Situation {
-            state: self.state,
+            state: self.state(),
             entered: self.entered,
             resume: self.resume,
             dirty: self.dirty,

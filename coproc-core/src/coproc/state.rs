@@ -1,8 +1,9 @@
 //! What the switch can be doing, with every wait of it a state of its own.
 //!
 //! A switch takes as long as the device needs, and the CPU does other work meanwhile. So nothing of its
-//! progress lives on a stack: all of it is in one [`State`] value, a plain copy, that an event takes one or more
-//! steps further. A phase names what is being waited for; the step that starts the wait belongs to the transition into it.
+//! progress lives on a stack: all of it is kept between events, each of which takes it one or more
+//! steps further. A [`State`] shows it as one value, a plain copy, with just what means something at the moment; the machine itself goes from
+//! [`Stage`] to stage. A phase names what is being waited for; the step that starts the wait belongs to the transition into it.
 #![cfg_attr(
     not(test),
     deny(
@@ -14,6 +15,8 @@
     )
 )]
 
+use super::Coproc;
+use super::stage::Stage;
 use crate::id::{Epoch, VcoprocId};
 use crate::time::{Duration, Instant};
 
@@ -202,25 +205,22 @@ pub enum Reason {
     Aborted,
 }
 
-impl State {
-    /// The state's name, for people.
-    pub const fn name(&self) -> &'static str {
+impl Reason {
+    /// One word, for people and programs.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Off => "off",
-            Self::Starting => "starting",
-            Self::Idle { .. } => "idle",
-            Self::Restoring { .. } => "restoring",
-            Self::Running(_) => "running",
-            Self::Resting { .. } => "resting",
-            Self::Quiescing { .. } => "quiescing",
-            Self::Saving { .. } => "saving",
+            Self::Expired => "expired",
+            Self::Renewed => "renewed",
+            Self::Preempted => "preempted",
+            Self::Slept => "slept",
+            Self::Throttled => "throttled",
             Self::Detached => "detached",
-            Self::Aborting { .. } => "aborting",
-            Self::Resetting { .. } => "resetting",
-            Self::Quarantined { .. } => "quarantined",
+            Self::Aborted => "aborted",
         }
     }
+}
 
+impl State {
     /// The vcoproc that the device's context or its present work belongs to.
     pub const fn holder(&self) -> Option<VcoprocId> {
         match self {
@@ -232,24 +232,123 @@ impl State {
             Self::Aborting { guilty, .. } | Self::Resetting { guilty, .. } => Some(*guilty),
         }
     }
+}
+
+/// What is kept while the device is asked to stop, besides the slice.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stopping {
+    /// Since when it is asked.
+    pub(super) since: Instant,
+    /// Whether it refused at least once.
+    pub(super) refused: bool,
+    /// Why the slice ended.
+    pub(super) reason: Reason,
+}
+
+impl Coproc {
+    /// What it is doing.
+    pub fn state(&self) -> State {
+        let resident = self.holder;
+        let Some(who) = self.holder else {
+            return match self.stage {
+                Stage::Off => State::Off,
+                Stage::Starting => State::Starting,
+                Stage::Quarantined => State::Quarantined { why: self.why },
+                Stage::Idle => State::Idle { resident },
+                _ => State::Detached,
+            };
+        };
+        let saving = |phase| State::Saving { who, phase };
+        let resting = |phase| State::Resting { who, phase };
+        let (guilty, why) = (who, self.why);
+        let aborting = |phase| State::Aborting { guilty, why, phase };
+        let resetting = |phase| State::Resetting { guilty, why, phase };
+        let restoring = |phase| State::Restoring {
+            next: who,
+            slice: self.length,
+            resident: self.resident,
+            phase,
+        };
+        match self.stage {
+            Stage::Off => State::Off,
+            Stage::Starting => State::Starting,
+            Stage::Idle => State::Idle { resident },
+            Stage::RestoringOpenArea => restoring(RestorePhase::OpenArea),
+            Stage::RestoringRestore => restoring(RestorePhase::Restore),
+            Stage::RestoringCloseArea => restoring(RestorePhase::CloseArea),
+            Stage::RestoringOpenDomain => restoring(RestorePhase::OpenDomain),
+            Stage::RestoringReplay => restoring(RestorePhase::Replay),
+            Stage::Running => State::Running(self.slice),
+            Stage::RestingAbort => resting(RestPhase::Abort),
+            Stage::RestingFaults => resting(RestPhase::Faults),
+            Stage::Quiescing => State::Quiescing {
+                slice: self.slice,
+                since: self.stopping.since,
+                refused: self.stopping.refused,
+                why: self.stopping.reason,
+            },
+            Stage::SavingQuiet => saving(SavePhase::Quiet),
+            Stage::SavingDrain => saving(SavePhase::Drain),
+            Stage::SavingSettle => saving(SavePhase::Settle),
+            Stage::SavingAbort => saving(SavePhase::Abort),
+            Stage::SavingFaults => saving(SavePhase::Faults),
+            Stage::SavingOpenArea => saving(SavePhase::OpenArea),
+            Stage::SavingSave => saving(SavePhase::Save),
+            Stage::SavingScrub => saving(SavePhase::Scrub),
+            Stage::SavingCloseArea => saving(SavePhase::CloseArea),
+            Stage::Detached => State::Detached,
+            Stage::AbortingStreams => aborting(AbortPhase::Streams),
+            Stage::AbortingStop => aborting(AbortPhase::Stop),
+            Stage::ResettingReset => resetting(ResetPhase::Reset),
+            Stage::ResettingSettle => resetting(ResetPhase::Settle),
+            Stage::ResettingFaults => resetting(ResetPhase::Faults),
+            Stage::Quarantined => State::Quarantined { why },
+        }
+    }
+
+    /// Where the switch is, state and phase in one.
+    pub const fn stage(&self) -> Stage {
+        self.stage
+    }
 
     /// Where the truth about `who`'s registers and interrupts is now.
     pub(super) fn place(&self, who: VcoprocId) -> Place {
-        if self.holder() != Some(who) {
+        if self.holder != Some(who) {
             return Place::Context;
         }
-        match self {
-            Self::Running(_) => Place::Current,
-            Self::Quiescing { .. } => Place::Stopping,
-            Self::Idle { .. } | Self::Resting { .. } => Place::Resident,
-            Self::Restoring { resident: true, .. } => Place::Resident,
-            Self::Restoring { .. } => Place::Arriving,
-            Self::Saving { phase, .. } => match phase {
-                SavePhase::Quiet => Place::Resident,
-                SavePhase::Drain => Place::Draining,
-                _ => Place::Leaving,
-            },
-            _ => Place::Lost,
+        match self.stage {
+            Stage::Running => Place::Current,
+            Stage::Quiescing => Place::Stopping,
+            Stage::Idle | Stage::RestingAbort | Stage::RestingFaults => Place::Resident,
+            Stage::RestoringOpenArea
+            | Stage::RestoringRestore
+            | Stage::RestoringCloseArea
+            | Stage::RestoringOpenDomain
+            | Stage::RestoringReplay => {
+                if self.resident {
+                    Place::Resident
+                } else {
+                    Place::Arriving
+                }
+            }
+            Stage::SavingQuiet => Place::Resident,
+            Stage::SavingDrain => Place::Draining,
+            Stage::SavingSettle
+            | Stage::SavingAbort
+            | Stage::SavingFaults
+            | Stage::SavingOpenArea
+            | Stage::SavingSave
+            | Stage::SavingScrub
+            | Stage::SavingCloseArea => Place::Leaving,
+            Stage::Off
+            | Stage::Starting
+            | Stage::Detached
+            | Stage::AbortingStreams
+            | Stage::AbortingStop
+            | Stage::ResettingReset
+            | Stage::ResettingSettle
+            | Stage::ResettingFaults
+            | Stage::Quarantined => Place::Lost,
         }
     }
 }

@@ -10,8 +10,9 @@
     )
 )]
 
-use super::report::Counters;
+use super::report::{Counters, Spreads};
 use crate::id::{DomainId, VcoprocId};
+use crate::time::Instant;
 
 /// One domain's share in a coprocessor.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +29,10 @@ pub(super) struct Vcoproc {
     pub(super) faulted: Option<&'static str>,
     /// On its way out.
     pub(super) detaching: bool,
+    /// Since when it has work and isn't current; while it is either of the two, when it last became so.
+    pub(super) waits_since: Instant,
     pub(super) counters: Counters,
+    pub(super) spreads: Spreads,
 }
 
 impl Vcoproc {
@@ -41,7 +45,9 @@ impl Vcoproc {
             parked: false,
             faulted: None,
             detaching: false,
+            waits_since: Instant::from_nanos(0),
             counters: Counters::default(),
+            spreads: Spreads::EMPTY,
         }
     }
 

@@ -52,7 +52,11 @@ pub fn story(setup: &Setup, script: &[u8]) -> Vec<String> {
         let chosen = world.step();
         let m = world.m();
         let state = world.coproc.state();
-        let told = format!("{chosen:?} -> {} {:?}", state.name(), state.holder());
+        let told = format!(
+            "{chosen:?} -> {} {:?}",
+            world.coproc.stage().state(),
+            state.holder()
+        );
         story.push(format!("{told} {:?}", m.violation));
     }
     // What a sound machine makes of it.

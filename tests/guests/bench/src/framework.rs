@@ -18,10 +18,14 @@ use coproc_core::environment::{Environment, Event, Stream};
 use coproc_core::id::{CoprocId, DomainId, VcoprocId};
 use coproc_core::iommu::{Faults, IommuError};
 use coproc_core::register::{Access, Operation, Width};
+use coproc_core::ring::Ring;
 use coproc_core::time::{Duration, Instant};
+use coproc_core::trace::TraceEvent;
 
 use crate::exits::measure;
 
+/// Events that the trace keeps, as on the machine.
+const TRACED: usize = 1024;
 /// Expiries of the timer until there must have been a switch.
 const MOST_EXPIRIES: u32 = 8;
 const SLICE: Duration = Duration::from_millis(1);
@@ -161,6 +165,7 @@ struct Machine {
     now: Instant,
     armed: Option<Instant>,
     nothing: Nothing,
+    trace: Ring<TraceEvent>,
 }
 
 impl Environment for Machine {
@@ -209,6 +214,10 @@ impl Environment for Machine {
     fn release_parked(&mut self, _who: VcoprocId) {}
 
     fn notify(&mut self, _who: VcoprocId, _event: Event) {}
+
+    fn trace(&mut self, event: &TraceEvent) {
+        self.trace.push(*event);
+    }
 }
 
 const TOUCH: Access = Access {
@@ -242,6 +251,7 @@ fn switches(
         now: Instant::from_nanos(0),
         armed: None,
         nothing: Nothing,
+        trace: Ring::new(TRACED, TraceEvent::EMPTY).ok_or("no memory for the trace")?,
     };
     let mut coproc = Coproc::new(CoprocId(0), driver, algorithm, settings, machine.now);
     // Through a pointer that the optimiser knows nothing about, as in the hypervisor.
