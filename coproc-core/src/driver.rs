@@ -8,8 +8,11 @@
 //! its progress in the context it is working on. The registers are reached through [`Hardware`], so the
 //! same driver runs on MMIO, on a model in a host test, and later in another container.
 
+use alloc::boxed::Box;
+
 use crate::address::DeviceAddress;
 use crate::id::VcoprocId;
+use crate::memory::Memory;
 use crate::register::{Access, Width};
 use crate::time::{Duration, Instant};
 
@@ -96,6 +99,9 @@ pub struct Description {
     pub interrupts: usize,
     /// Number of IOMMU streams.
     pub streams: usize,
+    /// The device's only IOMMU is a part of itself, and this driver confines its DMA: the registers of it are always trapped and shadowed, and the
+    /// device uses tables that the driver built ([`Driver::connect`]). Without this, a device that no IOMMU confines isn't shared.
+    pub own_iommu: bool,
     /// Bytes of memory that the device itself saves its context into by DMA; 0 if it doesn't. The area is
     /// contiguous, zeroed, per vcoproc, belongs to Baton, and is seen by the device at [`SAVE_AREA`] while
     /// [`Driver::save`] and [`Driver::restore`] run with `save_area` set.
@@ -106,6 +112,45 @@ pub struct Description {
     pub refusal_bound: Duration,
     /// Slice length if the configuration gives none.
     pub slice: Duration,
+}
+
+/// What keeps a device's DMA inside the memory of the domain that it works for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Confinement {
+    /// An IOMMU in front of it, which the hypervisor owns.
+    Iommu,
+    /// Its own, which its driver shadows.
+    Own,
+}
+
+/// Why a device may not be shared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unconfined {
+    /// Nothing confines its DMA.
+    #[error("no IOMMU confines it, and its driver doesn't either")]
+    Nothing,
+    /// Its driver builds tables for the machine's addresses, but another IOMMU translates what comes out of them.
+    #[error("its driver shadows its own IOMMU, but it is behind another one too")]
+    Twice,
+    /// The driver wants a save area, which only an IOMMU in front of the device can show to it.
+    #[error("its driver shadows its own IOMMU and wants a save area too")]
+    SaveArea,
+}
+
+impl Description {
+    /// What confines the device, which is behind an IOMMU of the hypervisor's or not.
+    ///
+    /// # Errors
+    /// [`Unconfined`]: then it must not be shared.
+    pub const fn confinement(&self, behind_iommu: bool) -> Result<Confinement, Unconfined> {
+        match (self.own_iommu, behind_iommu) {
+            (false, true) => Ok(Confinement::Iommu),
+            (false, false) => Err(Unconfined::Nothing),
+            (true, true) => Err(Unconfined::Twice),
+            (true, false) if self.save_area != 0 => Err(Unconfined::SaveArea),
+            (true, false) => Ok(Confinement::Own),
+        }
+    }
 }
 
 /// Device address of the save area in every save context.
@@ -146,6 +191,9 @@ pub enum DriverError {
     /// The vcoproc has no context.
     #[error("{0} has no context")]
     Unknown(VcoprocId),
+    /// A driver that confines its device itself was not given the memory: see [`Driver::connect`].
+    #[error("the driver has no access to the domains' memory")]
+    Unconnected,
 }
 
 /// A driver instance for one physical coprocessor.
@@ -159,6 +207,9 @@ pub enum DriverError {
 pub trait Driver: Send {
     /// The constant facts.
     fn description(&self) -> &'static Description;
+
+    /// Gives a driver whose device has its own IOMMU ([`Description::own_iommu`]) the memory that it needs. Called once, before [`probe`](Driver::probe).
+    fn connect(&mut self, _memory: Box<dyn Memory>) {}
 
     /// Looks at the device before it is shared and puts it into a defined state: quiet, interrupts acknowledged.
     ///

@@ -17,6 +17,7 @@ pub mod driver;
 pub mod environment;
 pub mod id;
 pub mod iommu;
+pub mod memory;
 pub mod paravirtual;
 pub mod register;
 pub mod ring;

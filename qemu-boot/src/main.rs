@@ -350,7 +350,7 @@ impl Sum {
 }
 
 /// Packages with features that must build alone.
-const HOST_FEATURES: [(&str, &str); 10] = [
+const HOST_FEATURES: [(&str, &str); 11] = [
     ("sched-algos", ""),
     ("sched-algos", "rr"),
     ("sched-algos", "weighted"),
@@ -361,12 +361,13 @@ const HOST_FEATURES: [(&str, &str); 10] = [
     ("platforms", "smmuv3"),
     ("platforms", "edu"),
     ("platforms", "accumulator"),
+    ("platforms", "copier"),
 ];
 /// Sets of features that Baton must build with: no driver and no algorithm, one of each, everything.
 const BARE_FEATURES: [&str; 3] = [
     "qemu-virt",
     "qemu-virt,edu,weighted",
-    "qemu-virt,edu,accumulator,rr,weighted,priority,reservation,null",
+    "qemu-virt,edu,accumulator,copier,rr,weighted,priority,reservation,null",
 ];
 
 /// Formatting, lints for the host and both targets, documentation: all of them, so that one run

@@ -187,6 +187,16 @@ impl Table {
             }
             i += 1;
         }
+        let mut shadowed = false;
+        let mut i = 0;
+        while i < self.registers.len() {
+            shadowed |= matches!(self.registers[i].trap, Trap::Shadow);
+            i += 1;
+        }
+        if self.description.own_iommu && !shadowed {
+            let problem = "the device's own IOMMU confines it, but no register is shadowed";
+            return Some(("own_iommu", problem));
+        }
         let (first, last) = (self.poll.first.as_nanos(), self.poll.last.as_nanos());
         if first == 0 || first > last {
             return Some(("poll", "`first` must be above 0 and not above `last`"));

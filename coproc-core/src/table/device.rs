@@ -3,10 +3,14 @@
 //! All have defaults that fit a device whose registers tell everything. A function that may take time answers
 //! [`Step::Again`] and is called again; [`Context::stage`] counts how far it is, so that most need no state of their own.
 
+use alloc::boxed::Box;
+
 use super::context::Context;
 use super::register::{Kind, Reg, Table};
 use crate::address::DeviceAddress;
 use crate::driver::{DriverError, Failure, Hardware, Step};
+use crate::id::VcoprocId;
+use crate::memory::Memory;
 
 /// A kind of device that is driven by a table.
 pub trait Device: Send {
@@ -14,6 +18,24 @@ pub trait Device: Send {
     const TABLE: &'static Table;
     /// What these functions keep for each vcoproc.
     type Own: Default + Send;
+
+    /// Takes the memory that a device with its own IOMMU needs: [`Driver::connect`](crate::Driver::connect).
+    fn connect(&mut self, _memory: Box<dyn Memory>) {}
+
+    /// Takes for a new context what it needs besides the shadows.
+    ///
+    /// # Errors
+    /// [`DriverError`]; nothing is left behind.
+    fn create(
+        &mut self,
+        _who: VcoprocId,
+        _context: &mut Context<Self::Own>,
+    ) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    /// Gives back what [`Device::create`] took.
+    fn destroy(&mut self, _who: VcoprocId, _context: &mut Context<Self::Own>) {}
 
     /// Looks at the device further than the table does, which has found it to be the right one and quiet, has scrubbed it and cleared its statuses.
     ///
@@ -47,6 +69,17 @@ pub trait Device: Send {
 
     /// The domain wrote this register and the context took it.
     fn wrote(&mut self, _context: &mut Context<Self::Own>, _reg: Reg, _value: u64) {}
+
+    /// The domain wrote this register, which is kept from the device ([`Trap::Shadow`](super::Trap::Shadow)), and the context took it. What it means for the device is done
+    /// here: at once if the vcoproc is current (`hardware` given), else when the context goes in.
+    fn shadowed(
+        &mut self,
+        _context: &mut Context<Self::Own>,
+        _reg: Reg,
+        _value: u64,
+        _hardware: Option<&mut dyn Hardware>,
+    ) {
+    }
 
     /// The device is quiet, the registers are in the context: waits until no interrupt can come any more.
     fn settle(&mut self, _context: &mut Context<Self::Own>, _hardware: &mut dyn Hardware) -> Step {

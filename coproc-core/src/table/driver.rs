@@ -10,6 +10,7 @@
     )
 )]
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::context::{Context, Phase, Which, clear_latched, scrub};
@@ -19,6 +20,7 @@ use super::register::{Met, Reg};
 use crate::address::DeviceAddress;
 use crate::driver::{Description, Driver, DriverError, Failure, Hardware, Step, Verdict};
 use crate::id::VcoprocId;
+use crate::memory::Memory;
 use crate::register::Access;
 use crate::time::Duration;
 
@@ -95,6 +97,10 @@ impl<D: Device> Driver for TableDriver<D> {
         &D::TABLE.description
     }
 
+    fn connect(&mut self, memory: Box<dyn Memory>) {
+        self.device.connect(memory);
+    }
+
     fn probe(&mut self, hardware: &mut dyn Hardware) -> Result<(), DriverError> {
         let expect = |what, expected, found| {
             if expected == found {
@@ -127,16 +133,20 @@ impl<D: Device> Driver for TableDriver<D> {
         let Err(at) = self.contexts.binary_search_by_key(&who, |(id, _)| *id) else {
             return Err(DriverError::Duplicate(who));
         };
-        let context = Context::new(D::TABLE).ok_or(DriverError::OutOfMemory)?;
+        let mut context = Context::new(D::TABLE).ok_or(DriverError::OutOfMemory)?;
         self.contexts
             .try_reserve(1)
             .map_err(|_| DriverError::OutOfMemory)?;
+        self.device.create(who, &mut context)?;
         self.contexts.insert(at, (who, context));
         Ok(())
     }
 
     fn destroy(&mut self, who: VcoprocId) {
-        self.contexts.retain(|(id, _)| *id != who);
+        if let Ok(at) = self.contexts.binary_search_by_key(&who, |(id, _)| *id) {
+            let (_, mut context) = self.contexts.remove(at);
+            self.device.destroy(who, &mut context);
+        }
     }
 
     fn quiet(&mut self, who: VcoprocId, hardware: &mut dyn Hardware) -> Step {

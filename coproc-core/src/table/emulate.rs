@@ -41,7 +41,7 @@ pub(super) fn forward<D: Device>(
     };
     match register.trap {
         Trap::Never | Trap::Forward => {}
-        Trap::Shadow => return emulate(device, context, access, part, None),
+        Trap::Shadow => return emulate(device, context, access, part, Some(hardware)),
         Trap::Fault => return Verdict::Fault,
     }
     let Operation::Write(written) = access.operation else {
@@ -88,13 +88,13 @@ pub(super) fn forward<D: Device>(
     Verdict::Value(0)
 }
 
-/// An access out of the context. `hardware` is given while the context is leaving.
+/// An access out of the context. `hardware` is given while the context is leaving, and for the current one's write to a register that is kept from the device.
 pub(super) fn emulate<D: Device>(
     device: &mut D,
     context: &mut Context<D::Own>,
     access: &Access,
     part: Part,
-    hardware: Option<&mut dyn Hardware>,
+    mut hardware: Option<&mut dyn Hardware>,
 ) -> Verdict {
     let index = part.index;
     let (Some(register), Some(reg)) = (D::TABLE.registers.get(index), D::TABLE.at(index)) else {
@@ -130,7 +130,7 @@ pub(super) fn emulate<D: Device>(
         _ => {}
     }
     if in_device {
-        let Some(hardware) = hardware else {
+        let Some(hardware) = &mut hardware else {
             return Verdict::Park;
         };
         let written = written & access.width.mask();
@@ -153,7 +153,12 @@ pub(super) fn emulate<D: Device>(
         }
         _ => {}
     }
-    device.wrote(context, reg, value);
+    if register.trap == Trap::Shadow {
+        let hardware = hardware.filter(|_| context.phase == Phase::Present);
+        device.shadowed(context, reg, value, hardware);
+    } else {
+        device.wrote(context, reg, value);
+    }
     Verdict::Value(0)
 }
 

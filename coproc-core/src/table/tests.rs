@@ -36,6 +36,7 @@ const DESCRIPTION: Description = Description {
     ],
     interrupts: 1,
     streams: 0,
+    own_iommu: false,
     save_area: 0,
     worst_case: WorstCase {
         refusal: MS,
@@ -713,6 +714,26 @@ fn every_fault_of_a_list_is_found_and_named() {
         last: Duration::ZERO,
     };
     assert_eq!(entry(Table { poll, ..TABLE }), Some("poll"));
+    let own = Description {
+        own_iommu: true,
+        ..DESCRIPTION
+    };
+    let shadowed = Table {
+        description: own,
+        ..TABLE
+    };
+    assert_eq!(entry(shadowed), None);
+    let open = Table {
+        registers: &[],
+        identity: &[],
+        interrupts: &[],
+        description: Description {
+            interrupts: 0,
+            ..own
+        },
+        ..TABLE
+    };
+    assert_eq!(entry(open), Some("own_iommu"));
     let error = Table { poll, ..TABLE }.check().unwrap_err();
     assert_eq!(
         alloc::format!("{error}"),

@@ -10,6 +10,8 @@ use coproc_core::Driver;
 
 #[cfg(any(test, feature = "accumulator"))]
 pub mod accumulator;
+#[cfg(any(test, feature = "copier"))]
+pub mod copier;
 #[cfg(feature = "edu")]
 pub mod edu;
 #[cfg(feature = "fw-core")]
@@ -24,6 +26,7 @@ pub const KNOWN: &[(&str, &str, bool)] = &[
         "accumulator",
         cfg!(feature = "accumulator"),
     ),
+    ("example,copier", "copier", cfg!(feature = "copier")),
 ];
 
 /// A new instance of the driver called `name`, for one physical coprocessor; `None` if the name is unknown or not
@@ -36,6 +39,8 @@ pub fn by_name(name: &str) -> Option<Box<dyn Driver>> {
         "baton,fw-core" => Some(Box::new(fw_core::FwCore::new())),
         #[cfg(feature = "accumulator")]
         "example,accumulator" => Some(Box::new(accumulator::Accumulator::new())),
+        #[cfg(feature = "copier")]
+        "example,copier" => Some(Box::new(copier::Copier::new())),
         _ => None,
     }
 }

@@ -45,6 +45,7 @@ static DESCRIPTION: Description = Description {
     }],
     interrupts: 0,
     streams: 1,
+    own_iommu: false,
     save_area: 0,
     worst_case: WorstCase {
         refusal: Duration::from_nanos(REFUSAL),

@@ -420,6 +420,7 @@ const fn describe(save_area: u64) -> Description {
         }],
         interrupts: 1,
         streams: 1,
+        own_iommu: false,
         save_area,
         worst_case: WorstCase {
             refusal: Duration::from_millis(1),

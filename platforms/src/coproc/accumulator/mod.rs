@@ -81,6 +81,7 @@ const TABLE: &Table = &Table {
         }],
         interrupts: 1,
         streams: 0,
+        own_iommu: false,
         save_area: 0,
         worst_case: WorstCase {
             refusal: Duration::from_millis(50),

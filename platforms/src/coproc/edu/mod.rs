@@ -83,6 +83,7 @@ const TABLE: &Table = &Table {
         }],
         interrupts: 1,
         streams: 1,
+        own_iommu: false,
         save_area: BUFFER_SIZE,
         worst_case: WorstCase {
             // A DMA and a factorial run side by side. 0xffff_ffff takes as many multiplications: seconds of the host's

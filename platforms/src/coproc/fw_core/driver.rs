@@ -49,6 +49,7 @@ const DESCRIPTION: Description = Description {
     }],
     interrupts: 1,
     streams: 1,
+    own_iommu: false,
     save_area: 0,
     worst_case: WorstCase {
         // A critical section, or the way to where the firmware yields; what firmware should keep to.

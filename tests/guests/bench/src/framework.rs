@@ -43,6 +43,7 @@ const fn description(save_area: u64) -> Description {
         }],
         interrupts: 1,
         streams: 1,
+        own_iommu: false,
         save_area,
         worst_case: WorstCase {
             refusal: Duration::ZERO,
