@@ -41,6 +41,8 @@ pub const SHARED_BASE: u64 = 0x9000_0000;
 pub const GRANT_BASE: u64 = 0xa000_0000;
 /// … up to here, exclusive.
 pub const GRANT_END: u64 = 0x1_0000_0000;
+/// Most bytes of one grant.
+pub const GRANT_MAX: u64 = 0x20_0000;
 
 /// Registers on the domain's side, in [`REGISTERS_BAR`].
 pub mod host {
@@ -84,7 +86,7 @@ pub mod host {
     pub const GRANT_STRIDE: u64 = 0x20;
     /// In a grant, read-write, u64: address of the piece for the domain, a multiple of 4 KiB.
     pub const GRANT_ADDRESS: u64 = 0x00;
-    /// In a grant, read-write, u64: bytes, a multiple of 4 KiB.
+    /// In a grant, read-write, u64: bytes, a multiple of 4 KiB, at most [`GRANT_MAX`](super::GRANT_MAX).
     pub const GRANT_SIZE: u64 = 0x08;
     /// In a grant, read-write, u64: where the firmware sees it, a multiple of 4 KiB within `GRANT_BASE..GRANT_END`.
     pub const GRANT_TARGET: u64 = 0x10;

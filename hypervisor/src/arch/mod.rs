@@ -6,6 +6,8 @@
 pub mod boot;
 pub mod context;
 pub mod cpu;
+#[cfg(feature = "fw-core")]
+pub mod firmware;
 pub mod gic;
 pub mod memory;
 pub mod mmio;

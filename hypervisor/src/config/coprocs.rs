@@ -110,13 +110,20 @@ pub enum DeviceLocator {
     /// A node of the device tree, by its full path: `device = "/soc/dma-controller@e6700000"` or
     /// `device = <&dmac0>`.
     Node(String),
+    /// A CPU, set aside as a firmware core: the path of its node, or a phandle.
+    Cpu {
+        /// Path of its node.
+        path: String,
+        /// Its index in [`Machine::cpus`].
+        index: usize,
+    },
 }
 
 impl fmt::Display for DeviceLocator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pci(function) => write!(f, "pci:{function}"),
-            Self::Node(path) => f.write_str(path),
+            Self::Node(path) | Self::Cpu { path, .. } => f.write_str(path),
         }
     }
 }
@@ -286,7 +293,7 @@ fn device(node: &Node<'_>, machine: &Machine) -> Result<DeviceLocator, Error> {
     let property = node.required("device", FORMS)?;
     // A cell can look like a short string; a phandle that exists is taken for one.
     if let Ok(target) = property.phandle() {
-        return Ok(DeviceLocator::Node(target.path()));
+        return Ok(described(&target, machine));
     }
     if let Ok(phandle) = property.u32()
         && property.string().is_err()
@@ -313,8 +320,17 @@ fn device(node: &Node<'_>, machine: &Machine) -> Result<DeviceLocator, Error> {
         return Ok(DeviceLocator::Pci(function));
     }
     match node.tree().find(text).filter(|found| found.path() == text) {
-        Some(found) => Ok(DeviceLocator::Node(found.path())),
+        Some(found) => Ok(described(&found, machine)),
         None => Err(property.error(format!("{}, which is no node", quote(text)), FORMS)),
+    }
+}
+
+/// A device that is described in the tree: a CPU, or anything else.
+fn described(node: &Node<'_>, machine: &Machine) -> DeviceLocator {
+    let path = node.path();
+    match machine.cpus.iter().position(|cpu| cpu.path == path) {
+        Some(index) => DeviceLocator::Cpu { path, index },
+        None => DeviceLocator::Node(path),
     }
 }
 

@@ -49,7 +49,8 @@ fn qemu_virt_with_gicv3_is_read_whole() {
     let machine = machine(QEMU_GICV3);
     assert_eq!(machine.memory, [region(0x4000_0000, 0x4000_0000)]);
     assert_eq!(machine.reserved, []);
-    let cpu = |mpidr| Cpu {
+    let cpu = |mpidr: u64| Cpu {
+        path: alloc::format!("/cpus/cpu@{mpidr:x}"),
         mpidr,
         enable: EnableMethod::Psci,
     };
@@ -305,7 +306,8 @@ fn another_board_is_read_by_its_bindings() {
             region(0x8f00_2000, 0x10ff_e000)
         ]
     );
-    let cpu = |mpidr, release| Cpu {
+    let cpu = |mpidr: u64, release| Cpu {
+        path: alloc::format!("/cpus/cpu@{:x}", mpidr & 0xfff),
         mpidr,
         enable: EnableMethod::SpinTable {
             release: HostPhysical::new(release),

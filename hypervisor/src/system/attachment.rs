@@ -12,9 +12,11 @@
     clippy::arithmetic_side_effects
 )]
 
-use super::sharing::{Instance, Link, Share};
+use super::firmware::FirmwareShare;
+use super::sharing::{Device, Instance, Link, Reach, Share};
 use super::{FRAMES, boot};
 use crate::arch::{memory, timer};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -30,14 +32,25 @@ use hypervisor::guest_tree::layout;
 use hypervisor::memory::frames::Piece;
 use spin::Mutex;
 
-/// How often buried things are looked after.
-pub const INTERVAL: Duration = Duration::from_millis(10);
+/// How often buried things are looked after, while something else is waited for …
+const INTERVAL: Duration = Duration::from_millis(10);
+/// … and while memory is scrubbed, which nothing waits for but time.
+const SCRUB_INTERVAL: Duration = Duration::from_micros(100);
+/// Bytes scrubbed at a time: what takes no longer than EL2 may go without looking for an interrupt.
+const SCRUB: u64 = 0x8000;
 
 /// Things that can be given back only after the IOMMU has forgotten them.
 #[derive(Default)]
 struct Remains {
     spaces: Vec<SpaceId>,
     memory: Vec<Piece>,
+    firmware: Option<Box<FirmwareShare>>,
+}
+
+/// Memory that nobody uses any more.
+struct Dirt {
+    piece: Piece,
+    scrubbed: u64,
 }
 
 /// A share on its way out of its coprocessor.
@@ -53,24 +66,45 @@ struct Graveyard {
     fresh: Vec<Remains>,
     /// Told: free when it has synchronised.
     told: Vec<Remains>,
+    /// To be scrubbed, then free.
+    dirty: Vec<Dirt>,
 }
 
 static GRAVEYARD: Mutex<Graveyard> = Mutex::new(Graveyard {
     leaving: Vec::new(),
     fresh: Vec::new(),
     told: Vec::new(),
+    dirty: Vec::new(),
 });
+static SCRUBBING: AtomicBool = AtomicBool::new(false);
 static OCCUPIED: AtomicBool = AtomicBool::new(false);
 static NEXT_VCOPROC: AtomicU32 = AtomicU32::new(0);
 
 /// Gives memory and address spaces back as soon as the IOMMU no longer knows them.
 pub fn bury(spaces: Vec<SpaceId>, memory: Vec<Piece>) {
-    GRAVEYARD.lock().fresh.push(Remains { spaces, memory });
+    put_away(Remains {
+        spaces,
+        memory,
+        firmware: None,
+    });
+}
+
+fn put_away(remains: Remains) {
+    GRAVEYARD.lock().fresh.push(remains);
     OCCUPIED.store(true, Ordering::Release);
     super::schedule::rearm();
 }
 
-/// Whether something is buried that [`attend`] must look after, in [`INTERVAL`] at the latest.
+/// How long [`attend`] may be put off.
+pub fn interval() -> Duration {
+    if SCRUBBING.load(Ordering::Relaxed) {
+        SCRUB_INTERVAL
+    } else {
+        INTERVAL
+    }
+}
+
+/// Whether something is buried that [`attend`] must look after, in [`interval`] at the latest.
 pub fn occupied() -> bool {
     OCCUPIED.load(Ordering::Acquire)
 }
@@ -96,6 +130,12 @@ fn step(instances: &[Instance]) {
         if core.coproc.is_attached(leaving.who) {
             return true;
         }
+        // A firmware core may still have its registers, and so its tables.
+        if let Device::Firmware(registers) = &core.side.device
+            && !registers.0.forget(leaving.who)
+        {
+            return true;
+        }
         fresh.extend(remains(&mut core.side.shares, leaving.who));
         false
     });
@@ -119,15 +159,36 @@ fn step(instances: &[Instance]) {
         graveyard.told.append(&mut graveyard.fresh);
     }
     for remains in graveyard.told.drain(..) {
-        for piece in remains.memory {
-            memory::zero(piece.start, piece.size);
-            if let Err(error) = FRAMES.lock().free(piece) {
-                log::error!("memory could not be taken back: {error}");
-            }
-        }
+        let firmware = remains.firmware.map(|firmware| firmware.end());
+        graveyard.dirty.extend(
+            remains
+                .memory
+                .into_iter()
+                .chain(firmware)
+                .map(|piece| Dirt { piece, scrubbed: 0 }),
+        );
     }
-    if graveyard.leaving.is_empty() && graveyard.fresh.is_empty() {
+    scrub(&mut graveyard.dirty);
+    SCRUBBING.store(!graveyard.dirty.is_empty(), Ordering::Relaxed);
+    if graveyard.leaving.is_empty() && graveyard.fresh.is_empty() && graveyard.dirty.is_empty() {
         OCCUPIED.store(false, Ordering::Release);
+    }
+}
+
+/// Scrubs the next bit; what is clean is free.
+fn scrub(dirty: &mut Vec<Dirt>) {
+    let Some(next) = dirty.last_mut() else {
+        return;
+    };
+    let left = next.piece.size.saturating_sub(next.scrubbed);
+    let size = left.min(SCRUB);
+    memory::zero(next.piece.start.wrapping_add(next.scrubbed), size);
+    next.scrubbed = next.scrubbed.saturating_add(size);
+    if next.scrubbed >= next.piece.size
+        && let Some(clean) = dirty.pop()
+        && let Err(error) = FRAMES.lock().free(clean.piece)
+    {
+        log::error!("memory could not be taken back: {error}");
     }
 }
 
@@ -143,12 +204,16 @@ pub fn settle(instances: &[Instance]) {
 fn remains(shares: &mut Vec<Share>, who: VcoprocId) -> Option<Remains> {
     let at = shares.iter().position(|share| share.who == who)?;
     let share = shares.swap_remove(at);
-    Some(Remains {
-        spaces: [Some(share.domain_space), share.save_space]
-            .into_iter()
-            .flatten()
-            .collect(),
-        memory: share.save_area.into_iter().collect(),
+    Some(match share.reach {
+        Reach::Spaces { domain, save, area } => Remains {
+            spaces: [Some(domain), save].into_iter().flatten().collect(),
+            memory: area.into_iter().collect(),
+            firmware: None,
+        },
+        Reach::Firmware(firmware) => Remains {
+            firmware: Some(firmware),
+            ..Remains::default()
+        },
     })
 }
 
@@ -168,7 +233,7 @@ pub fn attach(
     let mut taken = Remains::default();
     let result = build(index, instance, domain, ram, parameters, slot, &mut taken);
     if result.is_err() {
-        bury(taken.spaces, taken.memory);
+        put_away(taken);
     }
     result
 }
@@ -182,6 +247,40 @@ fn build(
     slot: u8,
     taken: &mut Remains,
 ) -> Result<Link, String> {
+    let who = VcoprocId(NEXT_VCOPROC.fetch_add(1, Ordering::Relaxed));
+    let core = match &instance.core.lock().side.device {
+        Device::Firmware(registers) => Some(registers.0),
+        Device::Pci { .. } => None,
+    };
+    let reach = match core {
+        Some(core) => {
+            let share = FirmwareShare::new(core, who, super::start::stage2_geometry())?;
+            Reach::Firmware(Box::new(share))
+        }
+        None => spaces(instance, ram, taken)?,
+    };
+    let share = Share::new(who, domain, slot, reach);
+    instance.core.lock().side.shares.push(share);
+    let attached = instance.with(|coproc, machine| coproc.attach(machine, who, domain, parameters));
+    if let Err(error) = attached {
+        let left = remains(&mut instance.core.lock().side.shares, who);
+        if let Some(core) = core {
+            core.forget(who);
+        }
+        if let Some(left) = left {
+            taken.firmware = left.firmware;
+        }
+        return Err(format!("{}: {error}", instance.path));
+    }
+    Ok(Link {
+        instance: index,
+        who,
+        pin: instance.description.interrupt_pin,
+    })
+}
+
+/// Address spaces and save area of a share of a device behind the IOMMU.
+fn spaces(instance: &Instance, ram: &[Piece], taken: &mut Remains) -> Result<Reach, String> {
     let iommu = boot::iommu().ok_or_else(|| "there is no IOMMU".to_string())?;
 
     let mut mappings = Vec::with_capacity(ram.len());
@@ -228,24 +327,10 @@ fn build(
         save_area = Some(area);
     }
 
-    let who = VcoprocId(NEXT_VCOPROC.fetch_add(1, Ordering::Relaxed));
-    let share = Share::new(who, domain, slot, domain_space, save_space, save_area);
-    instance.core.lock().side.shares.push(share);
-    let attached = instance.with(|coproc, machine| coproc.attach(machine, who, domain, parameters));
-    if let Err(error) = attached {
-        // `taken` has all that the share had.
-        instance
-            .core
-            .lock()
-            .side
-            .shares
-            .retain(|share| share.who != who);
-        return Err(format!("{}: {error}", instance.path));
-    }
-    Ok(Link {
-        instance: index,
-        who,
-        pin: instance.description.interrupt_pin,
+    Ok(Reach::Spaces {
+        domain: domain_space,
+        save: save_space,
+        area: save_area,
     })
 }
 
@@ -254,7 +339,13 @@ fn build(
 /// # Errors
 /// What the framework answered, for people.
 pub fn detach(index: usize, instance: &Instance, who: VcoprocId) -> Result<(), String> {
-    let left = instance.with(|coproc, machine| coproc.detach(machine, who));
+    let left = instance.with(|coproc, machine| {
+        let left = coproc.detach(machine, who);
+        if left.is_ok() {
+            machine.withdraw(who);
+        }
+        left
+    });
     match left {
         Ok(Detach::Done | Detach::Pending) => {
             GRAVEYARD.lock().leaving.push(Leaving {

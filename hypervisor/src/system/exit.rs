@@ -12,7 +12,7 @@
 
 use super::domain::{Activity, Domain, Life, Vcpu};
 use super::schedule::{self, Member};
-use super::{console, interrupts, sharing};
+use super::{console, firmware, interrupts, sharing};
 use crate::arch::context::{self, Registers};
 use coproc_core::address::GuestPhysical;
 use coproc_core::register::{Access, Operation, Width};
@@ -46,6 +46,8 @@ pub fn handle(registers: &mut Registers, kind: u64) -> *mut Registers {
             1 => interrupts::serve(),
             _ => log::warn!("{}: SError, dropped", member.domain.id),
         }
+    } else if let Some(core) = firmware::here() {
+        return firmware::handle(core, registers, kind);
     }
     schedule::choose()
 }

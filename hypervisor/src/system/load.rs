@@ -28,8 +28,8 @@ use platforms::translation::{Geometry, Stage2Attributes, TranslationTable};
 /// Shared interrupts of a domain's interrupt controller.
 const SPIS: usize = 64;
 const BLOCK: u64 = 0x20_0000;
-/// VMIDs above are the IOMMU's.
-const VMID_LAST: u64 = 127;
+/// VMIDs above are firmware's and the IOMMU's.
+const VMID_LAST: u64 = 95;
 const GIBIBYTE: u64 = 1 << 30;
 
 /// What has been taken so far for a domain that isn't complete.
@@ -137,7 +137,7 @@ impl<'a> Workshop<'a> {
         if vmid > VMID_LAST {
             return Err(other(
                 format!("domain number {vmid}"),
-                "at most 127 domains, one VMID each",
+                "at most 95 domains, one VMID each",
             ));
         }
         let vttbr = vmid << 48 | root.get();
@@ -291,9 +291,13 @@ impl<'a> Workshop<'a> {
                 let cpu = match config.affinity.get(index) {
                     Some(wanted) => {
                         self.online.get(*wanted).copied().flatten().ok_or_else(|| {
-                            let found = format!("CPU {wanted}, which does not run");
-                            Error::new(config.path.clone(), found, "a CPU that runs")
-                                .property("baton,cpu-affinity")
+                            let found = format!("CPU {wanted}, which does not run domains");
+                            Error::new(
+                                config.path.clone(),
+                                found,
+                                "a CPU that started and is no firmware core",
+                            )
+                            .property("baton,cpu-affinity")
                         })?
                     }
                     None => {

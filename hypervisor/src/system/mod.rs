@@ -16,10 +16,11 @@
 //! 7. `Domain::vgic`
 //! 8. `Vcpu::lists`: one vCPU's list registers
 //! 9. the IOMMU ([`boot::iommu`])
-//! 10. the physical PCI configuration space ([`boot::config_space`])
-//! 11. `System::gic`
-//! 12. [`FRAMES`]
-//! 13. the buffer of messages: so that a message may be logged under any lock
+//! 10. `FirmwareCore::state`: a firmware core's device
+//! 11. the physical PCI configuration space ([`boot::config_space`])
+//! 12. `System::gic`
+//! 13. [`FRAMES`]
+//! 14. the buffer of messages: so that a message may be logged under any lock
 #![deny(unsafe_code)]
 
 pub mod attachment;
@@ -27,6 +28,8 @@ pub mod boot;
 pub mod console;
 pub mod domain;
 pub mod exit;
+#[cfg_attr(not(feature = "fw-core"), path = "firmware_absent.rs")]
+pub mod firmware;
 pub mod interrupts;
 pub mod load;
 pub mod management;

@@ -340,6 +340,12 @@ pub fn interrupt_waits(member: Member) -> bool {
     vgic.pending_for(member.vcpu.index, context::interface(), &lists)
 }
 
+/// Sets the timer of a CPU that runs no vCPU.
+#[cfg(feature = "fw-core")]
+pub fn program_timer() {
+    set_timer(queue(cpu::current()));
+}
+
 /// Sets this CPU's timer to the earliest thing it has to do.
 fn set_timer(queue: &'static Queue) {
     if !queue.rearm.load(Ordering::Relaxed) || !queue.rearm.swap(false, Ordering::Relaxed) {
@@ -353,7 +359,7 @@ fn set_timer(queue: &'static Queue) {
         earliest = earliest.min(at.as_nanos());
     }
     if attachment::occupied() {
-        let at = timer::now().saturating_add(attachment::INTERVAL);
+        let at = timer::now().saturating_add(attachment::interval());
         earliest = earliest.min(at.as_nanos());
     }
     if let Some(at) = console::next_deadline() {

@@ -9,10 +9,12 @@
 
 use super::domain::{Activity, Domain, Vcpu};
 use super::exit::Answer;
+use super::firmware::{self, CoreRegisters, FirmwareCore, FirmwareShare};
 use super::schedule;
 use crate::arch::cpu;
 use crate::arch::mmio::Region;
 use crate::arch::timer;
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
@@ -53,12 +55,8 @@ pub struct Share {
     pub domain: DomainId,
     /// Slot of the function on the domain's bus.
     pub slot: u8,
-    /// What the IOMMU lets the device reach while it works for the domain: the domain's RAM.
-    pub domain_space: SpaceId,
-    /// The same while its context is saved and restored: the save area.
-    pub save_space: Option<SpaceId>,
-    /// The save area: Baton's memory.
-    pub save_area: Option<Piece>,
+    /// What the device reaches while it works for the domain.
+    pub reach: Reach,
     /// Where its windows are mapped now: (guest address, size).
     mapped: ArrayVec<(u64, u64), 6>,
     /// IOMMU faults not told yet, and when the last ones were.
@@ -66,23 +64,29 @@ pub struct Share {
     told: Instant,
 }
 
+/// What a device reaches for one of its domains.
+pub enum Reach {
+    /// Address spaces of the IOMMU.
+    Spaces {
+        /// The domain's RAM.
+        domain: SpaceId,
+        /// The same while its context is saved and restored: the save area.
+        save: Option<SpaceId>,
+        /// The save area: Baton's memory.
+        area: Option<Piece>,
+    },
+    /// A firmware's memory, in tables of its own.
+    Firmware(Box<FirmwareShare>),
+}
+
 impl Share {
     /// A share with nothing mapped.
-    pub const fn new(
-        who: VcoprocId,
-        domain: DomainId,
-        slot: u8,
-        domain_space: SpaceId,
-        save_space: Option<SpaceId>,
-        save_area: Option<Piece>,
-    ) -> Self {
+    pub const fn new(who: VcoprocId, domain: DomainId, slot: u8, reach: Reach) -> Self {
         Self {
             who,
             domain,
             slot,
-            domain_space,
-            save_space,
-            save_area,
+            reach,
             mapped: ArrayVec::new_const(),
             untold: 0,
             told: Instant::from_nanos(0),
@@ -100,16 +104,27 @@ pub struct Core {
 
 /// The machine's side of one coprocessor.
 pub struct Side {
-    /// Registers, by window index.
-    pub registers: Registers,
-    /// Where each direct window is: index, physical address, size.
-    pub windows: Vec<(Window, HostPhysical)>,
     /// The device.
-    pub function: FunctionAddress,
-    /// Its stream.
-    pub stream: StreamId,
+    pub device: Device,
     /// The domains' parts.
     pub shares: Vec<Share>,
+}
+
+/// What kind of device a coprocessor is, and where.
+pub enum Device {
+    /// A PCI function behind the IOMMU.
+    Pci {
+        /// Registers, by window index.
+        registers: Registers,
+        /// Where each direct window is: index, physical address, size.
+        windows: Vec<(Window, HostPhysical)>,
+        /// Its address.
+        function: FunctionAddress,
+        /// Its stream.
+        stream: StreamId,
+    },
+    /// A CPU that runs firmware, which is its own IOMMU.
+    Firmware(CoreRegisters),
 }
 
 /// One shared coprocessor.
@@ -122,8 +137,8 @@ pub struct Instance {
     pub description: FunctionDescription,
     /// Bytes of save area for each vcoproc.
     pub save_area: u64,
-    /// Its physical interrupt.
-    pub interrupt: u32,
+    /// Its physical interrupt; a firmware core has none.
+    pub interrupt: Option<u32>,
     /// The framework and what belongs to it.
     pub core: Mutex<Core>,
     deadline: AtomicU64,
@@ -161,7 +176,7 @@ impl Instance {
     pub fn new(
         path: String,
         description: FunctionDescription,
-        interrupt: u32,
+        interrupt: Option<u32>,
         coproc: Coproc,
         side: Side,
     ) -> Self {
@@ -213,13 +228,40 @@ impl Machine<'_> {
         domain(share.domain)
     }
 
-    /// Changes the physical function through the configuration space.
+    /// Changes the physical function through the configuration space; `None` if it is none.
     fn configure<R>(
         &self,
         change: impl FnOnce(&mut super::pci::ConfigSpace, FunctionAddress) -> R,
     ) -> Option<R> {
+        let Device::Pci { function, .. } = &self.side.device else {
+            return None;
+        };
         let space = super::boot::config_space()?;
-        Some(change(&mut space.lock(), self.side.function))
+        Some(change(&mut space.lock(), *function))
+    }
+
+    fn core(&self) -> Option<&'static FirmwareCore> {
+        match &self.side.device {
+            Device::Firmware(registers) => Some(registers.0),
+            Device::Pci { .. } => None,
+        }
+    }
+
+    /// Takes the memory of `who`'s firmware out of the domain's address space, until the domain touches it again.
+    pub fn withdraw(&mut self, who: VcoprocId) {
+        if let Some((firmware, domain, _)) = self.firmware(who) {
+            firmware.displace(domain);
+        }
+    }
+
+    /// The memory of `who`'s firmware, and its domain.
+    fn firmware(&mut self, who: VcoprocId) -> Option<(&mut FirmwareShare, &'static Domain, u8)> {
+        let share = self.side.shares.iter_mut().find(|share| share.who == who)?;
+        let domain = domain(share.domain)?;
+        match &mut share.reach {
+            Reach::Firmware(firmware) => Some((firmware, domain, share.slot)),
+            Reach::Spaces { .. } => None,
+        }
     }
 }
 
@@ -237,7 +279,10 @@ impl Environment for Machine<'_> {
     }
 
     fn hardware(&mut self) -> &mut dyn Hardware {
-        &mut self.side.registers
+        match &mut self.side.device {
+            Device::Pci { registers, .. } => registers,
+            Device::Firmware(registers) => registers,
+        }
     }
 
     fn mask_interrupts(&mut self, masked: bool) {
@@ -245,6 +290,9 @@ impl Environment for Machine<'_> {
     }
 
     fn interrupt_asserted(&mut self, _index: usize) -> bool {
+        if let Some(core) = self.core() {
+            return core.interrupt_asserted();
+        }
         self.configure(vpci::interrupt_status).unwrap_or(false)
     }
 
@@ -260,9 +308,12 @@ impl Environment for Machine<'_> {
         let Some(slot) = self.share(who).map(|share| share.slot) else {
             return false;
         };
+        let Device::Pci { windows, .. } = &self.side.device else {
+            return false;
+        };
         let mut mapped: ArrayVec<(u64, u64), 6> = ArrayVec::new();
         let mut complete = true;
-        for (window, host) in self.side.windows.iter().filter(|(window, _)| window.direct) {
+        for (window, host) in windows.iter().filter(|(window, _)| window.direct) {
             let address = domain.pci.lock().bus.bar_address(slot, window.index as u8);
             let Some(address) = address else {
                 complete = false;
@@ -310,23 +361,38 @@ impl Environment for Machine<'_> {
     }
 
     fn point_streams(&mut self, target: Stream) -> Result<(), IommuError> {
-        let target = match target {
-            Stream::Abort => Target::Abort,
-            Stream::Save(who) => {
-                let space = self.share(who).and_then(|share| share.save_space);
-                space.map_or(Target::Abort, Target::Space)
+        let stream = match &self.side.device {
+            Device::Pci { stream, .. } => *stream,
+            Device::Firmware(registers) => {
+                registers.0.aim(match target {
+                    Stream::Domain(who) => Some(who),
+                    Stream::Abort | Stream::Save(_) => None,
+                });
+                return Ok(());
             }
-            Stream::Domain(who) => self
-                .share(who)
-                .map_or(Target::Abort, |share| Target::Space(share.domain_space)),
+        };
+        let mut space = |who, saving| match self.share(who).map(|share| &share.reach) {
+            Some(Reach::Spaces { save, .. }) if saving => *save,
+            Some(Reach::Spaces { domain, .. }) => Some(*domain),
+            _ => None,
+        };
+        let space = match target {
+            Stream::Abort => None,
+            Stream::Save(who) => space(who, true),
+            Stream::Domain(who) => space(who, false),
         };
         match super::boot::iommu() {
-            Some(iommu) => iommu.lock().point(self.side.stream, target),
+            Some(iommu) => iommu
+                .lock()
+                .point(stream, space.map_or(Target::Abort, Target::Space)),
             None => Err(IommuError::Hardware("there is no IOMMU")),
         }
     }
 
     fn sync_streams(&mut self) -> Step {
+        if let Some(core) = self.core() {
+            return core.aimed();
+        }
         match super::boot::iommu() {
             Some(iommu) => iommu.lock().sync(),
             None => Step::Done,
@@ -334,6 +400,10 @@ impl Environment for Machine<'_> {
     }
 
     fn take_faults(&mut self) -> Option<Faults> {
+        let stream = match &self.side.device {
+            Device::Pci { stream, .. } => *stream,
+            Device::Firmware(registers) => return Some(registers.0.take_faults()),
+        };
         let Some(iommu) = super::boot::iommu() else {
             return Some(Faults::default());
         };
@@ -341,7 +411,7 @@ impl Environment for Machine<'_> {
         if iommu.collect_faults() {
             return None;
         }
-        Some(iommu.take_faults(self.side.stream))
+        Some(iommu.take_faults(stream))
     }
 
     fn set_interrupt(&mut self, who: VcoprocId, _index: usize, pending: bool) {
@@ -391,8 +461,13 @@ pub fn access(link: &Link, vcpu: &Vcpu, access: &Access) -> Answer {
     let Some(instance) = instance(link) else {
         return Answer::Abort;
     };
-    instance.with(
-        |coproc, machine| match coproc.access(machine, link.who, access) {
+    instance.with(|coproc, machine| {
+        if machine.core().is_some()
+            && let Some(answer) = firmware_memory(coproc, machine, link.who, access)
+        {
+            return answer;
+        }
+        match coproc.access(machine, link.who, access) {
             Outcome::Value(value) => Answer::Value(value),
             Outcome::Retry => Answer::Retry,
             Outcome::Park => {
@@ -403,8 +478,44 @@ pub fn access(link: &Link, vcpu: &Vcpu, access: &Access) -> Answer {
             // Like a card that was pulled: reads are all-ones, writes vanish.
             Outcome::Fault if coproc.has_lost(link.who) => Answer::Value(u64::MAX),
             Outcome::Fault => Answer::Abort,
-        },
-    )
+        }
+    })
+}
+
+/// A domain's access to the memory of its firmware, or to the registers of its grants; `None`: to another register.
+fn firmware_memory(
+    coproc: &mut Coproc,
+    machine: &mut Machine<'_>,
+    who: VcoprocId,
+    access: &Access,
+) -> Option<Answer> {
+    let target = firmware::target(access);
+    if target == firmware::Target::Device {
+        return None;
+    }
+    if coproc.has_lost(who) {
+        return Some(Answer::Value(u64::MAX));
+    }
+    if target == firmware::Target::Grants {
+        let status = coproc.access(machine, who, &firmware::status());
+        let stopped = matches!(status, Outcome::Value(status) if firmware::is_stopped(status));
+        let (firmware, domain, _) = machine.firmware(who)?;
+        let value = firmware.grant_access(domain, access, stopped);
+        return Some(value.map_or(Answer::Abort, Answer::Value));
+    }
+    let (firmware, domain, slot) = machine.firmware(who)?;
+    let bar = u8::try_from(access.window).ok()?;
+    let address = domain.pci.lock().bus.bar_address(slot, bar);
+    let placed = address.is_some_and(|address| firmware.place(domain, access.window, address));
+    Some(if placed { Answer::Retry } else { Answer::Abort })
+}
+
+/// The interrupt of the firmware core that is coprocessor number `index` rose; on the core itself.
+#[cfg(feature = "fw-core")]
+pub fn core_interrupt(index: usize) {
+    if let Some(instance) = super::get().and_then(|system| system.instances.get(index)) {
+        instance.with(|coproc, machine| coproc.interrupt(machine, 0));
+    }
 }
 
 fn instance(link: &Link) -> Option<&'static Instance> {
@@ -428,7 +539,10 @@ pub fn resample(link: &Link) {
 /// The domain moved its windows, or switched their decoding.
 pub fn windows_changed(link: &Link) {
     if let Some(instance) = instance(link) {
-        instance.with(|coproc, machine| coproc.windows_changed(machine, link.who));
+        instance.with(|coproc, machine| {
+            coproc.windows_changed(machine, link.who);
+            machine.withdraw(link.who);
+        });
     }
 }
 
@@ -436,7 +550,7 @@ pub fn windows_changed(link: &Link) {
 pub fn interrupt(intid: u32) -> bool {
     let mut known = false;
     for instance in super::get().map_or(&[][..], |system| &system.instances) {
-        if instance.interrupt == intid {
+        if instance.interrupt == Some(intid) {
             known = true;
             instance.with(|coproc, machine| coproc.interrupt(machine, 0));
         }

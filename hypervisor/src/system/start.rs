@@ -1,7 +1,9 @@
 //! From the device tree to running domains.
 
+use super::firmware::{self, CoreRegisters};
 use super::load::{self, Workshop};
-use super::sharing::{Instance, Registers, Side};
+use super::sharing::{Device, Instance, Registers, Side};
+use super::tables::TableFrames;
 use super::{FRAMES, System, boot, console, interrupts, pci, schedule, smmu};
 use crate::arch::{self, context, cpu, gic, mmu, power, report, timer, uart};
 use alloc::boxed::Box;
@@ -18,9 +20,11 @@ use hypervisor::config::machine::{
 };
 use hypervisor::config::{Configuration, CoprocConfig, DeviceLocator, Known, KnownName};
 use hypervisor::devicetree::{Error, Region, Tree};
-use hypervisor::vpci::{self, ConfigAccess, FunctionAddress, HostWindow, WindowAllocator};
+use hypervisor::vpci::{
+    self, ConfigAccess, FunctionAddress, FunctionDescription, HostWindow, WindowAllocator,
+};
 use platforms::iommu::smmuv3::{Setup, Smmu};
-use platforms::translation::Geometry;
+use platforms::translation::{Geometry, TableMemory};
 use spin::Mutex;
 
 /// VMIDs of the IOMMU's address spaces; the CPUs' stage 2 has those below.
@@ -115,10 +119,15 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     mmu::invalidate_all_guests();
     let online = start_secondaries(&machine);
     start_iommu(&machine, &mut gic);
-    let instances = start_coprocs(&machine, &configuration, &mut gic);
+    let instances = start_coprocs(&machine, &configuration, &mut gic, &online);
     let geometry = stage2_geometry();
 
-    let mut workshop = Workshop::new(&instances, geometry, &online);
+    // Firmware cores run no vCPU.
+    let running: Vec<Option<usize>> = online
+        .iter()
+        .map(|number| number.filter(|number| !firmware::is_core(*number)))
+        .collect();
+    let mut workshop = Workshop::new(&instances, geometry, &running);
     let mut domains = Vec::new();
     for config in configuration.domains.iter().flatten() {
         match workshop.create(config) {
@@ -183,6 +192,9 @@ pub fn secondary(index: usize) -> ! {
     if let Some(system) = super::get() {
         start_cpu(&mut system.gic.lock(), &system.machine);
     }
+    if let Some(core) = firmware::here() {
+        core.run()
+    }
     schedule::run()
 }
 
@@ -195,11 +207,14 @@ fn start_cpu(gic: &mut gic::Gic, machine: &Machine) {
     }
     let timers = [
         machine.timer.hypervisor,
-        machine.timer.virt,
         machine.gic.maintenance(),
+        machine.timer.virt,
     ];
+    // Firmware can start the virtual timer, but nobody would take its interrupt.
+    let used = if firmware::here().is_some() { 2 } else { 3 };
     for intid in timers
         .iter()
+        .take(used)
         .map(|interrupt| interrupt.intid.0)
         .chain([gic::KICK])
     {
@@ -212,7 +227,8 @@ fn start_cpu(gic: &mut gic::Gic, machine: &Machine) {
     mmu::set_stage2_control(vtcr);
 }
 
-fn stage2_geometry() -> Geometry {
+/// Shape of all stage 2 tables.
+pub fn stage2_geometry() -> Geometry {
     let pa_bits = context::physical_address_bits();
     match Geometry::stage2(DOMAIN_ADDRESS_BITS.min(pa_bits), pa_bits) {
         Ok(geometry) => geometry,
@@ -418,26 +434,25 @@ fn start_coprocs(
     machine: &Machine,
     configuration: &Configuration,
     gic: &mut gic::Gic,
+    online: &[Option<usize>],
 ) -> Vec<Instance> {
     let mut instances = Vec::new();
-    let Some(host) = machine.pci_hosts.first() else {
-        for config in &configuration.coprocs {
-            log::error!("{}", config.device_absent());
+    let host = machine.pci_hosts.first().filter(|host| {
+        match mmu::map_device(HostPhysical::new(host.ecam.address), host.ecam.size) {
+            Ok(ecam) => {
+                boot::set_config_space(pci::ConfigSpace::new(ecam, host.first_bus));
+                silence_functions();
+                true
+            }
+            Err(error) => {
+                log::error!("{}: {error}", host.path);
+                false
+            }
         }
-        return instances;
-    };
-    let ecam = match mmu::map_device(HostPhysical::new(host.ecam.address), host.ecam.size) {
-        Ok(region) => region,
-        Err(error) => {
-            log::error!("{}: {error}", host.path);
-            return instances;
-        }
-    };
-    boot::set_config_space(pci::ConfigSpace::new(ecam, host.first_bus));
-    silence_functions();
+    });
     let windows = host
-        .windows
-        .iter()
+        .into_iter()
+        .flat_map(|host| &host.windows)
         .filter(|window| matches!(window.kind, WindowKind::Mem32 | WindowKind::Mem64));
     let mut windows = WindowAllocator::new(windows.map(|window| HostWindow {
         bus: window.pci_address,
@@ -445,8 +460,21 @@ fn start_coprocs(
         size: window.cpu.size,
     }));
     for config in &configuration.coprocs {
-        match start_coproc(host, config, &mut windows, gic) {
+        let started = match &config.device {
+            DeviceLocator::Cpu { index, .. } => {
+                start_firmware_core(config, online.get(*index).copied().flatten())
+            }
+            DeviceLocator::Pci(_) | DeviceLocator::Node(_) => match host {
+                Some(host) => start_coproc(host, config, &mut windows, gic),
+                None => Err(config.device_absent()),
+            },
+        };
+        match started {
             Ok(instance) => {
+                let index = instances.len();
+                if let Device::Firmware(registers) = &instance.core.lock().side.device {
+                    registers.0.belongs_to(index);
+                }
                 log::info!(
                     "{}: {} shared by {}",
                     config.path,
@@ -585,6 +613,69 @@ fn start_coproc(
     vpci::set_bus_master(space, address, true);
     drop(guard);
 
+    let device = Device::Pci {
+        registers: Registers { regions },
+        windows,
+        function: address,
+        stream,
+    };
+    let instance = share(config, driver, description, Some(interrupt.intid.0), device)?;
+    let affinity = cpu::current().affinity.load(Ordering::Relaxed);
+    gic.enable(
+        interrupt.intid.0,
+        interrupt.trigger == Trigger::Edge,
+        affinity,
+    )
+    .map_err(|error| other(error.to_string(), "an interrupt that exists"))?;
+    Ok(instance)
+}
+
+/// Sets a CPU aside as a firmware core; `number`: which it is here, if it runs.
+fn start_firmware_core(config: &CoprocConfig, number: Option<usize>) -> Result<Instance, Error> {
+    let other = |found: alloc::string::String, expected: &'static str| {
+        Error::new(config.path.clone(), found, expected).property("device")
+    };
+    let driver = platforms::coproc::by_name(&config.driver)
+        .ok_or_else(|| other(config.driver.clone(), "a driver that is compiled in"))?;
+    let facts = driver.description();
+    if !facts.matches.contains(&Match::FirmwareCore) {
+        return Err(config.device_unsuitable("a CPU"));
+    }
+    let number = match number {
+        None => {
+            return Err(other(
+                format!("{}, which does not run", config.device),
+                "a CPU that Baton could start",
+            ));
+        }
+        Some(0) => {
+            return Err(other(
+                format!("{}, which Baton booted on", config.device),
+                "another CPU",
+            ));
+        }
+        Some(number) => number,
+    };
+    let nothing = TableFrames { coherent: true }
+        .allocate()
+        .ok_or_else(|| other("no memory".to_string(), "memory for translation tables"))?;
+    let core = firmware::reserve(number, nothing)
+        .map_err(|found| other(format!("{}, {found}", config.device), "a CPU of its own"))?;
+    let device = Device::Firmware(CoreRegisters(core));
+    share(config, driver, core.function(), None, device)
+}
+
+/// The framework around a device that was found to suit its driver.
+fn share(
+    config: &CoprocConfig,
+    driver: Box<dyn coproc_core::Driver>,
+    description: FunctionDescription,
+    interrupt: Option<u32>,
+    device: Device,
+) -> Result<Instance, Error> {
+    let other = |found: alloc::string::String, expected: &'static str| {
+        Error::new(config.path.clone(), found, expected).property("device")
+    };
     let defaults = Settings::of(&*driver);
     let settings = Settings {
         slice: config.slice.unwrap_or(defaults.slice),
@@ -595,19 +686,10 @@ fn start_coproc(
         .ok_or_else(|| other(config.scheduler.clone(), "an algorithm that is compiled in"))?;
     let coproc = Coproc::new(config.id, driver, algorithm, settings, timer::now());
     let side = Side {
-        registers: Registers { regions },
-        windows,
-        function: address,
-        stream,
+        device,
         shares: Vec::new(),
     };
-    let instance = Instance::new(
-        config.path.clone(),
-        description,
-        interrupt.intid.0,
-        coproc,
-        side,
-    );
+    let instance = Instance::new(config.path.clone(), description, interrupt, coproc, side);
     instance
         .with(|coproc, machine| coproc.start(machine))
         .map_err(|error| {
@@ -616,12 +698,5 @@ fn start_coproc(
                 "a device that the driver takes",
             )
         })?;
-    let affinity = cpu::current().affinity.load(Ordering::Relaxed);
-    gic.enable(
-        interrupt.intid.0,
-        interrupt.trigger == Trigger::Edge,
-        affinity,
-    )
-    .map_err(|error| other(error.to_string(), "an interrupt that exists"))?;
     Ok(instance)
 }

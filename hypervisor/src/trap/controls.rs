@@ -14,6 +14,8 @@ bitflags! {
         const IMO = 1 << 4;
         /// The same for SErrors.
         const AMO = 1 << 5;
+        /// A virtual IRQ is pending, whatever the virtual CPU interface says.
+        const VI = 1 << 7;
         /// A guest's TLB, cache and predictor maintenance reaches the inner shareable domain.
         const FB = 1 << 9;
         /// A guest's barriers reach the inner shareable domain at least.

@@ -16,6 +16,7 @@ pub use uart::{Uart, UartKind};
 
 use crate::devicetree::{Error, Node, Region, Tree};
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use coproc_core::address::{HostPhysical, PAGE_SIZE};
 
@@ -44,8 +45,10 @@ pub struct Machine {
 }
 
 /// A CPU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cpu {
+    /// Path of its node.
+    pub path: String,
     /// Affinity fields of its MPIDR_EL1 (Arm ARM D24.2.92): Aff3 in bits 39:32, Aff2 to Aff0 in bits 23:0.
     pub mpidr: u64,
     /// How to start it.
@@ -255,7 +258,11 @@ fn cpus(tree: &Tree<'_>) -> Result<Vec<Cpu>, Error> {
                 }
             },
         };
-        list.push(Cpu { mpidr, enable });
+        list.push(Cpu {
+            path: node.path(),
+            mpidr,
+            enable,
+        });
     }
     if list.is_empty() {
         return Err(parent.error("no CPU", "at least one child of device_type \"cpu\""));

@@ -546,6 +546,14 @@ fn devices_of_coprocs_are_found() {
         dmac
     );
     assert_eq!(device(&|fdt| cells(fdt, "device", &[0x20])), dmac);
+    let core = DeviceLocator::Cpu {
+        path: "/cpus/cpu@100".into(),
+        index: 1,
+    };
+    assert_eq!(
+        device(&|fdt| text(fdt, "device", "/cpus/cpu@100")),
+        Ok(core)
+    );
     let function = PciFunction {
         segment: 0,
         bus: 0x1f,

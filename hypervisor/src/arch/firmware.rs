@@ -1,0 +1,41 @@
+//! What a CPU that runs coprocessor firmware has different from one that runs domains.
+//!
+//! Firmware has no interrupt controller: the registers of the GIC's CPU interface trap, and its one interrupt is raised by HCR_EL2.VI
+//! directly (Arm ARM DDI 0487, D1.3.6: virtual interrupts).
+
+use super::registers::{isb, read, write};
+use core::arch::asm;
+use hypervisor::trap::controls::{self, HypervisorControl};
+
+/// ICC_SRE_EL2.Enable: EL1's accesses to ICC_SRE_EL1 don't trap.
+const SRE_ENABLE: u64 = 1 << 3;
+/// ICH_HCR_EL2.TC, TALL0, TALL1: EL1's accesses to ICC_* trap. En is 0: there is no virtual CPU interface.
+const ALL_TRAP: u64 = 0b111 << 10;
+
+/// Makes this CPU one that runs firmware, for ever. After the CPU interface was set up.
+pub fn dedicate() {
+    write!("icc_sre_el2", read!("icc_sre_el2") & !SRE_ENABLE);
+    write!("ich_hcr_el2", ALL_TRAP);
+    isb(); // in force before firmware runs
+}
+
+/// Raises or lowers the firmware's interrupt.
+pub fn set_virtual_interrupt(raised: bool) {
+    let mut control = controls::GUEST;
+    control.set(HypervisorControl::VI, raised);
+    write!("hcr_el2", control.bits());
+    // The return to EL1 synchronises it.
+}
+
+/// Nobody's tables: an address that firmware's translation can't go wrong with while none is loaded.
+pub fn use_tables(vttbr: u64) {
+    write!("vttbr_el2", vttbr);
+    isb(); // no walk begins in the old tables from here on
+}
+
+/// This CPU fetches instructions from memory anew: an image was written by somebody else.
+pub fn forget_instructions() {
+    // SAFETY: invalidating the instruction cache changes no memory.
+    unsafe { asm!("ic iallu", "dsb nsh", options(nostack, preserves_flags)) };
+    isb(); // and nothing fetched before is executed
+}

@@ -1,0 +1,140 @@
+//! One exit of firmware: what it wanted, and what it gets.
+//!
+//! Firmware has memory, its local registers, WFI, and nothing else. An access to anything else is an external abort, counted against its domain like the DMA
+//! of any device; system registers, HVC and SMC are UNDEFINED; and one that can't even fetch its instructions has crashed.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+use super::FirmwareCore;
+use crate::arch::context::{self, Registers};
+use crate::system::{interrupts, sharing};
+use core::sync::atomic::Ordering;
+use hypervisor::trap::identification;
+use hypervisor::trap::inject::Exception;
+use hypervisor::trap::syndrome::{self, Trap};
+
+/// An exception of the firmware on this core brought it here.
+pub fn handle(core: &'static FirmwareCore, registers: &mut Registers, kind: u64) -> *mut Registers {
+    let raised = match kind {
+        0 => core.synchronous(registers),
+        1 => {
+            interrupts::serve();
+            false
+        }
+        _ => core.observe(|state| state.device.crashed(0, 0, registers.elr)),
+    };
+    if raised {
+        sharing::core_interrupt(core.instance.load(Ordering::Relaxed));
+    }
+    core.next()
+}
+
+impl FirmwareCore {
+    /// Does something to the core's device; returns whether that raised its interrupt.
+    fn observe(&self, act: impl FnOnce(&mut super::State)) -> bool {
+        let mut state = self.state.lock();
+        let before = state.device.interrupt_asserted();
+        act(&mut state);
+        !before && state.device.interrupt_asserted()
+    }
+
+    fn synchronous(&self, registers: &mut Registers) -> bool {
+        let (esr, far, hpfar) = context::syndrome();
+        let undefined = |registers: &mut Registers| {
+            context::inject(registers, Exception::Undefined);
+            false
+        };
+        match syndrome::decode(esr) {
+            Trap::DataAbort {
+                access,
+                walk: false,
+                translation,
+                cache_maintenance: false,
+            } => {
+                let address = syndrome::fault_address(hpfar, far);
+                let write = esr & WRITE != 0;
+                let local = address
+                    .checked_sub(fw_core_abi::LOCAL_BASE)
+                    .filter(|offset| *offset < fw_core_abi::REGISTERS_SIZE);
+                if let (Some(offset), Some(access), true) = (local, access, translation) {
+                    return self.local(registers, offset, access, far);
+                }
+                context::inject(registers, Exception::DataAbort { address: far });
+                self.observe(|state| state.fault(address, write))
+            }
+            Trap::DataAbort { .. } => {
+                context::inject(registers, Exception::DataAbort { address: far });
+                let address = syndrome::fault_address(hpfar, far);
+                self.observe(|state| state.fault(address, false))
+            }
+            Trap::InstructionAbort => {
+                let address = syndrome::fault_address(hpfar, far);
+                self.observe(|state| {
+                    state.fault(address, false);
+                    state.device.crashed(esr, address, registers.elr);
+                })
+            }
+            Trap::Wait { event } => {
+                registers.elr = registers.elr.wrapping_add(4);
+                if event {
+                    return false;
+                }
+                self.observe(|state| state.device.waits())
+            }
+            Trap::Hvc(_) => {
+                // The return address is the next instruction's already; an UNDEFINED one's is its own.
+                registers.elr = registers.elr.wrapping_sub(4);
+                undefined(registers)
+            }
+            Trap::System(access)
+                if access.read && identification::is_identification(access.encoding) =>
+            {
+                let value = context::identification(access.encoding);
+                registers.set(
+                    access.register,
+                    identification::shown(access.encoding, value),
+                );
+                registers.elr = registers.elr.wrapping_add(4);
+                false
+            }
+            Trap::Smc(_) | Trap::System(_) | Trap::FloatingPoint | Trap::Unknown(_) => {
+                undefined(registers)
+            }
+        }
+    }
+
+    /// An access to the local registers.
+    fn local(
+        &self,
+        registers: &mut Registers,
+        offset: u64,
+        access: syndrome::MmioAccess,
+        far: u64,
+    ) -> bool {
+        let value = access
+            .write
+            .then(|| registers.get(access.register) & access.width.mask());
+        let mut answer = None;
+        let raised = self.observe(|state| {
+            answer = state.device.local_access(offset, access.width, value);
+        });
+        match answer {
+            Some(value) => {
+                if !access.write {
+                    registers.set(access.register, access.extend(value));
+                }
+                registers.elr = registers.elr.wrapping_add(4);
+            }
+            None => context::inject(registers, Exception::DataAbort { address: far }),
+        }
+        raised
+    }
+}
+
+/// ESR_EL2.ISS.WnR.
+const WRITE: u64 = 1 << 6;
