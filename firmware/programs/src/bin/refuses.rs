@@ -1,0 +1,15 @@
+//! Enters a critical section and never leaves it.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+#![forbid(unsafe_code)]
+
+#[cfg(target_os = "none")]
+fn run(_: u64) -> ! {
+    fw_runtime::announce(fw_logic::protocol::kind::REFUSES);
+    fw_runtime::critical(|| {
+        loop {
+            fw_runtime::spin(u64::MAX);
+        }
+    })
+}
+
+firmware::firmware!(run);
