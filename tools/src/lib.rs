@@ -4,11 +4,12 @@
 //! all that it gets back. A witness that can't tell wrong from right is worth nothing, so everything
 //! that judges sits here, behind the small [`machine::Machine`] trait, and is tested on the host
 //! against a model of the device that can be told to misbehave. The thin part that mounts, maps and
-//! polls is in the program itself (`src/main.rs`, `src/os`).
+//! polls is in [`os`], with all of the `unsafe`.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod edu;
+pub mod firmware;
 pub mod job;
 pub mod machine;
 #[cfg(test)]
@@ -16,5 +17,6 @@ mod model;
 pub mod modes;
 pub mod operation;
 pub mod options;
+pub mod os;
 pub mod random;
 pub mod report;

@@ -8,13 +8,11 @@
 //! As PID 1 it must never return: every end, errors and panics included, prints its line and then sleeps
 //! or, with `workload.poweroff=1`, switches off.
 
-mod os;
-
 use baton_tools::edu;
 use baton_tools::modes;
 use baton_tools::options::{Mode, Options};
+use baton_tools::os::{console, function::Function, memory::DmaMemory, real::RealMachine, system};
 use baton_tools::report;
-use os::{console, function::Function, memory::DmaMemory, real::RealMachine, system};
 use std::io;
 use std::panic;
 

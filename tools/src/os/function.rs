@@ -108,9 +108,9 @@ impl Function {
         Ok(uio)
     }
 
-    /// The file that maps BAR 0.
-    pub fn bar0(&self) -> io::Result<File> {
-        let path = self.path.join("resource0");
+    /// The file that maps a BAR.
+    pub fn resource(&self, bar: usize) -> io::Result<File> {
+        let path = self.path.join(format!("resource{bar}"));
         let file = OpenOptions::new().read(true).write(true).open(&path);
         file.map_err(|error| about(path.display(), error))
     }

@@ -3,10 +3,11 @@
 //! A huge page gives two slots of 1 MiB, contiguous, so that transfers can cross pages and lie anywhere;
 //! where the kernel has none to spare, two single pages do. The kernel may move even locked pages, so
 //! their address is looked up before each transfer.
+#![allow(unsafe_code)]
 
 use super::mmio::barrier;
 use super::system::about;
-use baton_tools::machine::Slot;
+use crate::machine::Slot;
 use rustix::mm::{MapFlags, ProtFlags, mlock, mmap_anonymous};
 use std::fs::{self, File};
 use std::io;
@@ -104,6 +105,16 @@ impl DmaMemory {
         barrier();
     }
 
+    /// Makes what was written visible to a master that doesn't look into caches (a firmware core, whose MMU is off).
+    pub fn clean(&self, slot: Slot, offset: usize, len: usize) {
+        let at = self.offset(slot, offset, len);
+        for line in (at & !15..at + len).step_by(16) {
+            // SAFETY: inside our mapping, as `offset` checked (its start is a multiple of 16 too); the bytes don't change.
+            unsafe { clean_line(self.base.as_ptr().add(line)) };
+        }
+        barrier();
+    }
+
     /// Reads what the device left.
     pub fn load(&mut self, slot: Slot, offset: usize, bytes: &mut [u8]) {
         let at = self.offset(slot, offset, bytes.len());
@@ -114,4 +125,18 @@ impl DmaMemory {
             ptr::copy_nonoverlapping(source, bytes.as_mut_ptr(), bytes.len());
         }
     }
+}
+
+/// Cleans the cache line of an address to the point of coherency; Linux lets programs do that (SCTLR_EL1.UCI).
+///
+/// # Safety
+/// The address is mapped.
+unsafe fn clean_line(address: *const u8) {
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: the caller's promise; memory keeps its values.
+    unsafe {
+        std::arch::asm!("dc cvac, {0}", in(reg) address, options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    let _ = address;
 }

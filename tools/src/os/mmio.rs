@@ -1,8 +1,9 @@
-//! BAR 0, mapped.
+//! A BAR, mapped.
 //!
 //! Accesses are single load and store instructions with a plain base register: a hypervisor that emulates
 //! one learns from the syndrome what it was (Arm ARM, ESR_EL2.ISV), which it can't for the write-back forms
 //! that a compiler may choose for a volatile access.
+#![allow(unsafe_code)]
 
 use super::system::about;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
@@ -22,8 +23,8 @@ impl Registers {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice; nothing of ours is replaced.
         let base = unsafe { mmap(ptr::null_mut(), len, access, MapFlags::SHARED, resource, 0) }
-            .map_err(|error| about("mapping BAR 0", error))?;
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("BAR 0 at null"))?;
+            .map_err(|error| about("mapping a BAR", error))?;
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("a BAR at null"))?;
         Ok(Self { base, len })
     }
 

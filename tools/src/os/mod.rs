@@ -5,4 +5,5 @@ pub mod function;
 pub mod memory;
 pub mod mmio;
 pub mod real;
+pub mod real_core;
 pub mod system;

@@ -4,8 +4,8 @@ use super::console;
 use super::function::{Function, Uio};
 use super::memory::DmaMemory;
 use super::mmio::Registers;
-use baton_tools::edu;
-use baton_tools::machine::{Machine, Slot};
+use crate::edu;
+use crate::machine::{Machine, Slot};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ impl RealMachine {
     /// Binds and maps the function.
     pub fn open(function: &Function, memory: DmaMemory) -> io::Result<Self> {
         let uio = function.bind()?;
-        let registers = Registers::map(&function.bar0()?, edu::BAR_LEN)?;
+        let registers = Registers::map(&function.resource(0)?, edu::BAR_LEN)?;
         Ok(Self {
             uio,
             registers,

@@ -63,6 +63,6 @@ pub fn power_off() {
     rustix::fs::sync();
     if let Err(error) = reboot(RebootCommand::PowerOff) {
         let error = about("power off", error).to_string();
-        super::console::print(&baton_tools::report::error(&error));
+        super::console::print(&crate::report::error(&error));
     }
 }
