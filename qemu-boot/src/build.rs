@@ -19,6 +19,14 @@ use crate::workspace::{Workspace, write_if_changed};
 
 /// The demo's guest program.
 pub const WORKLOAD: &str = "edu-workload";
+/// The program that drives a firmware core.
+pub const FIRMWARE_WORKLOAD: &str = "fw-workload";
+/// The init that starts either or both.
+const BOTH: &str = "workloads";
+/// Firmwares, by the names that [`FIRMWARE_WORKLOAD`] loads them by; their binaries' names have `fw-` in front.
+pub const FIRMWARES: [&str; 7] = [
+    "checksum", "filter", "meter", "no-yield", "hung", "refuses", "hostile",
+];
 
 /// Everything that a run needs, as files.
 #[derive(Clone, Debug)]
@@ -33,6 +41,7 @@ pub struct Artifacts {
     /// The initial RAM file system whose `/init` is the demo's workload.
     pub initramfs: PathBuf,
     programs: PathBuf,
+    firmware: PathBuf,
 }
 
 impl Artifacts {
@@ -91,6 +100,26 @@ impl Artifacts {
         base_initramfs(&self.kernel, &self.program(init)?)
     }
 
+    /// An initial RAM file system for domains with a firmware core: both workloads, of which the kernel command line chooses, and all
+    /// firmwares, which are built first.
+    ///
+    /// # Errors
+    /// If something can't be built or written.
+    pub fn firmware_initramfs(&self) -> Result<PathBuf> {
+        let mut archive = self.initramfs_with(BOTH)?;
+        for name in [WORKLOAD, FIRMWARE_WORKLOAD] {
+            archive.file(&format!("bin/{name}"), 0o755, &self.program(name)?)?;
+        }
+        for name in FIRMWARES {
+            let path = self.firmware.join(format!("fw-{name}"));
+            let elf = std::fs::read(&path)
+                .with_context(|| format!("no firmware at {}", path.display()))?;
+            let flat = image::firmware(&elf).with_context(|| path.display().to_string())?;
+            archive.file(&format!("firmware/{name}.bin"), 0o644, &flat)?;
+        }
+        self.save_initramfs("firmware", archive)
+    }
+
     /// Writes an initial RAM file system to a file that scenarios can name.
     ///
     /// # Errors
@@ -121,7 +150,9 @@ fn build(workspace: &Workspace, tools: Tools) -> Result<Artifacts> {
     let bytes = std::fs::read(&elf).with_context(|| format!("reading {}", elf.display()))?;
     let flat = image::flatten(&bytes).with_context(|| elf.display().to_string())?;
     write_if_changed(&raw, &flat)?;
+    let firmware = firmwares(workspace, &tools.toolchain)?;
     let mut artifacts = build_guests(workspace, tools)?;
+    artifacts.firmware = firmware;
     artifacts.hypervisor_elf = elf;
     artifacts.hypervisor = raw;
     Ok(artifacts)
@@ -136,10 +167,29 @@ fn build_guests(workspace: &Workspace, tools: Tools) -> Result<Artifacts> {
         kernel: tools.kernel,
         initramfs: PathBuf::new(),
         programs,
+        firmware: PathBuf::new(),
     };
     let archive = artifacts.initramfs_with(WORKLOAD)?;
     artifacts.initramfs = artifacts.save_initramfs("workload", archive)?;
     Ok(artifacts)
+}
+
+/// Builds the firmwares; gives the directory that holds them, as ELF files.
+fn firmwares(workspace: &Workspace, toolchain: &Toolchain) -> Result<PathBuf> {
+    let mut cargo = toolchain.cargo(workspace, "build", BARE);
+    // The hypervisor's directory: the target and some dependencies are the same.
+    let dir = workspace.target("hypervisor");
+    cargo
+        .args([
+            "--package",
+            "firmware",
+            "--bins",
+            "--release",
+            "--target-dir",
+        ])
+        .arg(&dir);
+    command::run(&mut cargo).context("building the firmwares")?;
+    Ok(dir.join(BARE).join("release"))
 }
 
 /// Builds a package's programs for the domains, static; gives the directory that holds them.

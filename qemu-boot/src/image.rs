@@ -6,6 +6,7 @@
 //! nothing for memory that is only reserved (.bss), which the header's image_size accounts for.
 
 use anyhow::{Context, Result, bail, ensure};
+use fw_core_abi::{IMAGE_BASE, IMAGE_SIZE};
 use object::elf::{FileHeader64, PT_LOAD};
 use object::endian::LittleEndian;
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
@@ -59,6 +60,39 @@ pub fn flatten(elf: &[u8]) -> Result<Vec<u8>> {
     Ok(image)
 }
 
+/// Flattens a firmware, whose image is loaded to the start of the image memory and entered there.
+///
+/// # Errors
+/// As for [`flatten`], or if it is linked elsewhere, entered elsewhere, or too large.
+pub fn firmware(elf: &[u8]) -> Result<Vec<u8>> {
+    let image = flatten(elf)?;
+    let header = FileHeader64::<LittleEndian>::parse(elf).context("not a 64-bit ELF file")?;
+    let endian = header.endian().context("not a little-endian ELF file")?;
+    let segments = header
+        .program_headers(endian, elf)
+        .context("program headers")?;
+    let loaded = segments
+        .iter()
+        .filter(|segment| segment.p_type(endian) == PT_LOAD && segment.p_memsz(endian) > 0);
+    let (mut start, mut end) = (u64::MAX, 0);
+    for segment in loaded {
+        start = start.min(segment.p_paddr(endian));
+        let last = segment.p_paddr(endian).checked_add(segment.p_memsz(endian));
+        end = end.max(last.context("a segment reaches past the end of memory")?);
+    }
+    ensure!(
+        start == IMAGE_BASE && header.e_entry(endian) == IMAGE_BASE,
+        "linked at {start:#x} and entered at {:#x}, expected {IMAGE_BASE:#x}",
+        header.e_entry(endian)
+    );
+    ensure!(
+        end <= IMAGE_BASE + IMAGE_SIZE,
+        "{} bytes with stack and zeroed data, expected at most {IMAGE_SIZE}",
+        end - start
+    );
+    Ok(image)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +143,23 @@ mod tests {
             ],
         );
         assert_eq!(flatten(&file).unwrap(), b"head\0\0\0\0late");
+    }
+
+    #[test]
+    fn a_firmware_starts_and_is_entered_at_the_image_base() {
+        // Entry is at byte 24 of the header.
+        let enter = |mut file: Vec<u8>, entry: u64| {
+            file[24..32].copy_from_slice(&entry.to_le_bytes());
+            firmware(&file).map_err(|error| error.to_string())
+        };
+        let file = |at, memory| elf(183, &[(at, b"code", memory)]);
+        assert_eq!(enter(file(IMAGE_BASE, 64), IMAGE_BASE).unwrap(), b"code");
+        let message = enter(file(IMAGE_BASE, 64), IMAGE_BASE + 4).unwrap_err();
+        assert!(message.contains("entered at 0x80000004"), "{message}");
+        let message = enter(file(IMAGE_BASE + 0x1000, 64), IMAGE_BASE).unwrap_err();
+        assert!(message.contains("linked at 0x80001000"), "{message}");
+        let message = enter(file(IMAGE_BASE, IMAGE_SIZE + 1), IMAGE_BASE).unwrap_err();
+        assert!(message.contains("at most 262144"), "{message}");
     }
 
     #[test]

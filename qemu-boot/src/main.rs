@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use qemu_boot::scenario::{DomainSpec, GUEST_CONSOLE, Scenario};
 use qemu_boot::setup::toolchain::{BARE, cargo};
-use qemu_boot::{Artifacts, Workspace, bench, build, command, demo, qemu, setup, sim};
+use qemu_boot::{Artifacts, Workspace, bench, command, demo, qemu, setup, sim};
 
 /// Baton's host program: sets up, builds, runs, shows and tests.
 #[derive(Debug, Parser)]
@@ -72,6 +72,9 @@ struct Run {
     /// Another program as the domains' /init, by the name of its binary
     #[arg(long)]
     init: Option<String>,
+    /// Boots two domains with a firmware each, checksum and filter, on one firmware core
+    #[arg(long, conflicts_with_all = ["domains", "jobs", "bootargs", "init"])]
+    firmware: bool,
     /// Only prints QEMU's command line
     #[arg(long)]
     dry_run: bool,
@@ -153,6 +156,7 @@ fn run(task: &Task) -> Result<()> {
             println!("  symbols:  {}", artifacts.hypervisor_elf.display());
             println!("kernel:     {}", artifacts.kernel.image.display());
             println!("initramfs:  {}", artifacts.initramfs.display());
+            println!("  firmware: {}", artifacts.firmware_initramfs()?.display());
             Ok(())
         }
         Task::Run(options) => interactive(&workspace, options),
@@ -179,10 +183,18 @@ fn run(task: &Task) -> Result<()> {
 /// process's place.
 fn interactive(workspace: &Workspace, options: &Run) -> Result<()> {
     let artifacts = Artifacts::prepare(workspace)?;
+    if options.firmware {
+        let ramdisk = artifacts.firmware_initramfs()?;
+        let domains = ["image=checksum jobs=2000", "image=filter jobs=2000"];
+        let cpus = options.cpus.max(3);
+        let mut scenario = Scenario::firmware("run-firmware", cpus, &ramdisk, &domains);
+        for domain in &mut scenario.domains {
+            domain.bootargs = domain.bootargs.replace("quiet ", "");
+        }
+        return console(&artifacts, scenario, options);
+    }
     let mut scenario = Scenario::sharing_edu("run", options.domains, options.jobs);
-    scenario.memory_mib = options.memory;
     scenario.cpus = options.cpus;
-    scenario.qemu_args.clone_from(&options.qemu);
     let ramdisk = match &options.init {
         Some(init) => {
             let archive = artifacts.initramfs_with(init)?;
@@ -201,7 +213,14 @@ fn interactive(workspace: &Workspace, options: &Run) -> Result<()> {
             ..domain.clone()
         };
     }
-    let mut command = qemu::baton_command(&artifacts, &scenario)?;
+    console(&artifacts, scenario, options)
+}
+
+/// Puts QEMU with this scenario in this process's place.
+fn console(artifacts: &Artifacts, mut scenario: Scenario, options: &Run) -> Result<()> {
+    scenario.memory_mib = options.memory;
+    scenario.qemu_args.clone_from(&options.qemu);
+    let mut command = qemu::baton_command(artifacts, &scenario)?;
     // Ctrl-A is Baton's, so QEMU's own escape has to be another one.
     command.args(["-serial", "mon:stdio", "-echr", "0x1d"]);
     if options.dry_run {
@@ -412,6 +431,12 @@ fn lint(workspace: &Workspace) -> Result<()> {
         .args(["--package", "bench-guest", "--release", "--target-dir"])
         .arg(&hypervisor);
     step(bench.args(["--", "-D", "warnings"]));
+    let mut firmware = tools.toolchain.cargo(workspace, "clippy", BARE);
+    firmware
+        .args(["--package", "firmware", "--package", "fw-runtime"])
+        .args(["--release", "--target-dir"])
+        .arg(&hypervisor);
+    step(firmware.args(["--", "-D", "warnings"]));
     // Each algorithm and driver alone, none, and Baton with few and with all (F9).
     for (package, features) in HOST_FEATURES {
         step(
@@ -453,8 +478,7 @@ fn lint(workspace: &Workspace) -> Result<()> {
         .args([
             "--package",
             "baton-tools",
-            "--bin",
-            build::WORKLOAD,
+            "--bins",
             "--release",
             "--target-dir",
         ])

@@ -4,7 +4,7 @@
 //! configurations, which mistake to make; addresses, phandles and the shape of the device tree
 //! follow from that in [`crate::machine_tree`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::device_tree::{cells_value, strings_value};
 
@@ -138,6 +138,19 @@ impl CoprocSpec {
     }
 }
 
+impl CoprocSpec {
+    /// A CPU of the machine as a firmware core, shared round-robin.
+    pub fn fw_core(cpu: u32) -> Self {
+        Self {
+            driver: "baton,fw-core".to_owned(),
+            device: format!("/cpus/cpu@{cpu:x}"),
+            scheduler: "rr".to_owned(),
+            slice_us: 5_000,
+            refusal_bound_us: 100_000,
+        }
+    }
+}
+
 impl DomainSpec {
     /// A domain of one vCPU on this physical CPU with 512 MiB, running Debian's kernel and
     /// the demo workload.
@@ -189,6 +202,27 @@ impl Scenario {
                 DomainSpec::linux((number - 1) % scenario.cpus, &bootargs).with_coproc(0)
             })
             .collect();
+        scenario
+    }
+
+    /// Linux domains that share a CPU as firmware core, coproc 0, which is the last of the machine's; domain N is named dN, has these options
+    /// (each `firmware.…`), and runs `ramdisk`. The other CPUs take turns.
+    pub fn firmware(name: &str, cpus: u32, ramdisk: &Path, options: &[&str]) -> Self {
+        let mut scenario = Self::new(name);
+        scenario.cpus = cpus.max(2);
+        let core = scenario.cpus - 1;
+        scenario.coprocs.push(CoprocSpec::fw_core(core));
+        for (options, number) in options.iter().zip(1_u32..) {
+            let mut line = format!("quiet panic=-1 firmware.name=d{number} firmware.seed={number}");
+            for option in options.split_whitespace() {
+                line.push_str(" firmware.");
+                line.push_str(option);
+            }
+            let mut domain = DomainSpec::linux((number - 1) % core, &line).with_coproc(0);
+            domain.memory_kib = 256 << 10;
+            domain.ramdisk = Some(ramdisk.to_path_buf());
+            scenario.domains.push(domain);
+        }
         scenario
     }
 
