@@ -19,6 +19,7 @@ pub mod id;
 pub mod iommu;
 pub mod memory;
 pub mod paravirtual;
+pub mod record;
 pub mod register;
 pub mod ring;
 pub mod table;

@@ -17,6 +17,9 @@ pub mod edu;
 #[cfg(feature = "fw-core")]
 pub mod fw_core;
 
+#[cfg(test)]
+mod recording;
+
 /// All drivers there are: name as the device tree's `driver` has it, the Cargo feature that it needs, whether that is on.
 pub const KNOWN: &[(&str, &str, bool)] = &[
     ("qemu,edu", "edu", cfg!(feature = "edu")),
