@@ -1,13 +1,17 @@
-//! The device alone: what each side may rely on.
+//! The device alone, and with its driver alone: what each side may rely on.
 
 use alloc::format;
+use alloc::vec::Vec;
 
+use coproc_core::driver::{Driver, Step};
+use coproc_core::id::VcoprocId;
 use coproc_core::register::Width::{self, Double, Word};
 use fw_core_abi::{control, host, interrupt, local, local_interrupt, status};
 use proptest::prelude::*;
 
 use super::core_registers::{CONTEXT, REGISTERS, STATE, command, register, state};
-use super::{Device, Orders, Start, core_registers};
+use super::model::Core;
+use super::{Device, FwCore, Orders, Start, core_registers};
 
 /// A device with context 7 in it, under RUN.
 fn running() -> Device {
@@ -311,5 +315,47 @@ proptest! {
         }
         device.take_kick();
         prop_assert_eq!(format!("{device:?}"), format!("{other:?}"));
+    }
+}
+
+proptest! {
+    /// A context that leaves and comes back is the same, to the last register, critical section and all.
+    #[test]
+    fn the_driver_takes_all_of_it_out_and_in(
+        steps in prop::collection::vec((0..4_u8, 0..0x30_u64, width(), any::<u64>()), 0..60),
+    ) {
+        let mut driver = FwCore::new();
+        let mut core = Core::default();
+        let who = VcoprocId(7);
+        driver.probe(&mut core).unwrap();
+        driver.create(who).unwrap();
+        prop_assert_eq!(driver.restore(who, &mut core, None), Step::Done);
+        prop_assert_eq!(driver.replay(who, &mut core), Step::Done);
+        let device = &mut core.device;
+        device.write(host::CONTROL, Word, control::START.into());
+        device.orders();
+        for (what, offset, width, value) in steps {
+            match what {
+                0 | 1 => device.write(offset * 4, width, value),
+                2 => _ = device.local_access((offset * 4) & 0x3f, width, Some(value)),
+                _ => device.waits(),
+            }
+        }
+        let all = |device: &mut Device| -> Vec<u64> {
+            (0..REGISTERS).map(|index| device.read(register(index), Double)).collect()
+        };
+        command(device, command::FORCE_STOP);
+        device.orders();
+        let before = all(device);
+        prop_assert_eq!(driver.quiet(who, &mut core), Step::Done);
+        prop_assert_eq!(driver.drain(who, &mut core), Step::Done);
+        prop_assert!(!core.device.interrupt_asserted());
+        prop_assert_eq!(driver.save(who, &mut core, None), Step::Done);
+        prop_assert_eq!(driver.scrub(who, &mut core), Step::Done);
+        prop_assert_eq!(all(&mut core.device), all(&mut Device::new()));
+        prop_assert_eq!(driver.restore(who, &mut core, None), Step::Done);
+        prop_assert!(!core.device.interrupt_asserted(), "a restore is silent");
+        prop_assert_eq!(driver.replay(who, &mut core), Step::Done);
+        prop_assert_eq!(all(&mut core.device), before);
     }
 }

@@ -20,6 +20,12 @@ mod device;
 #[cfg(test)]
 mod device_tests;
 mod driver;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod tests;
 
 pub use context::Start;
 pub use device::{Device, Orders};
