@@ -369,7 +369,7 @@ impl Sum {
 }
 
 /// Packages with features that must build alone.
-const HOST_FEATURES: [(&str, &str); 11] = [
+const HOST_FEATURES: [(&str, &str); 12] = [
     ("sched-algos", ""),
     ("sched-algos", "rr"),
     ("sched-algos", "weighted"),
@@ -381,12 +381,14 @@ const HOST_FEATURES: [(&str, &str); 11] = [
     ("platforms", "edu"),
     ("platforms", "accumulator"),
     ("platforms", "copier"),
+    ("platforms", "fw-core"),
 ];
 /// Sets of features that Baton must build with: no driver and no algorithm, one of each, everything.
-const BARE_FEATURES: [&str; 3] = [
+const BARE_FEATURES: [&str; 4] = [
     "qemu-virt",
     "qemu-virt,edu,weighted",
-    "qemu-virt,edu,accumulator,copier,rr,weighted,priority,reservation,null",
+    "qemu-virt,fw-core,weighted",
+    "qemu-virt,edu,fw-core,accumulator,copier,rr,weighted,priority,reservation,null",
 ];
 
 /// Formatting, lints for the host and both targets, documentation: all of them, so that one run

@@ -105,6 +105,8 @@ fn a_critical_section_refuses_until_its_end_and_never_force() {
     assert!(!is(&mut device, state::RESTING));
     assert_eq!(device.orders(), Orders::Rest);
     assert!(is(&mut device, state::RESTING));
+    command(&mut device, command::STOP);
+    assert_eq!(device.orders(), Orders::Rest, "a stop starts nothing");
 }
 
 #[test]
@@ -347,9 +349,11 @@ proptest! {
         command(device, command::FORCE_STOP);
         device.orders();
         let before = all(device);
+        let line = device.interrupt_asserted();
         prop_assert_eq!(driver.quiet(who, &mut core), Step::Done);
         prop_assert_eq!(driver.drain(who, &mut core), Step::Done);
         prop_assert!(!core.device.interrupt_asserted());
+        prop_assert_eq!(driver.interrupt_pending(who, 0, None), line);
         prop_assert_eq!(driver.save(who, &mut core, None), Step::Done);
         prop_assert_eq!(driver.scrub(who, &mut core), Step::Done);
         prop_assert_eq!(all(&mut core.device), all(&mut Device::new()));
