@@ -18,3 +18,5 @@ pub mod trap;
 pub mod vgic;
 pub mod vpci;
 pub mod vpl011;
+pub mod vpl031;
+pub mod watchdog;

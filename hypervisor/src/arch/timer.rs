@@ -53,6 +53,11 @@ pub fn counter() -> u64 {
     CNTPCT_EL0.get()
 }
 
+/// The instant at which the counter has this value.
+pub fn instant(counter: u64) -> Instant {
+    Instant::from_nanos(nanoseconds(counter, FREQUENCY.load(Ordering::Relaxed)))
+}
+
 /// Arms this CPU's EL2 timer, or stops it.
 pub fn arm(at: Option<Instant>) {
     match at {

@@ -16,6 +16,15 @@ pub const GICR_SIZE: u64 = 0x2_0000;
 pub const UART_BASE: u64 = 0x0900_0000;
 /// Size of the PL011.
 pub const UART_SIZE: u64 = 0x1000;
+/// PL031.
+pub const RTC_BASE: u64 = 0x0901_0000;
+/// Size of the PL031.
+pub const RTC_SIZE: u64 = 0x1000;
+/// Watchdog: control frame, then refresh frame. QEMU `virt` has none; this is the first of the addresses that it leaves to
+/// devices added at will.
+pub const WATCHDOG_BASE: u64 = 0x0c00_0000;
+/// Size of one of its two frames.
+pub const WATCHDOG_FRAME: u64 = 0x1000;
 /// First address of PCI memory below 4 GiB; the same on the CPU's side and in a BAR.
 pub const PCI_MEM32_BASE: u64 = 0x1000_0000;
 /// Size of that window.
@@ -39,6 +48,10 @@ pub const PCI_MEM64_SIZE: u64 = 0x80_0000_0000;
 
 /// SPI of the PL011, level-high (INTID 33).
 pub const UART_SPI: u32 = 1;
+/// SPI of the PL031, level-high (INTID 34).
+pub const RTC_SPI: u32 = 2;
+/// SPI of the watchdog's first time-out, level-high (INTID 42): one that QEMU `virt` doesn't use.
+pub const WATCHDOG_SPI: u32 = 10;
 /// SPI of INTA of PCI device 0, level-high (INTID 35). Pin `p` (0 = INTA) of device `d` is SPI
 /// `PCI_INTX_SPI + (d + p) % 4`.
 pub const PCI_INTX_SPI: u32 = 3;

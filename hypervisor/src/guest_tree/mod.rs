@@ -2,8 +2,8 @@
 //!
 //! Generated, not copied from the machine: a domain sees the same board, QEMU `virt` with a GICv3, wherever Baton
 //! runs, so the same kernels boot everywhere and nothing of the real board leaks. What a domain doesn't have is
-//! left out, so nothing in the tree is a promise that the emulation doesn't keep: no ITS and no `msi-map`, no flash, no
-//! RTC. `kaslr-seed` is left out too; a guest that wants entropy gets `rng-seed` if the caller has any.
+//! left out, so nothing in the tree is a promise that the emulation doesn't keep: no ITS and no `msi-map`, no flash.
+//! The watchdog is the only thing that QEMU's board hasn't. `kaslr-seed` is left out too; a guest that wants entropy gets `rng-seed` if the caller has any.
 #![cfg_attr(
     not(test),
     deny(
@@ -27,8 +27,9 @@ use core::fmt;
 use layout::{
     CPU_LIMIT, ECAM_BASE, ECAM_SIZE, GICD_BASE, GICD_SIZE, GICR_BASE, GICR_SIZE, PCI_INTX_SPI,
     PCI_IO_BASE, PCI_IO_SIZE, PCI_MEM32_BASE, PCI_MEM32_SIZE, PCI_MEM64_BASE, PCI_MEM64_SIZE,
-    RAM_BASE, RAM_END, TIMER_HYPERVISOR_PPI, TIMER_PHYSICAL_PPI, TIMER_SECURE_PPI,
-    TIMER_VIRTUAL_PPI, UART_BASE, UART_CLOCK_HZ, UART_SIZE, UART_SPI,
+    RAM_BASE, RAM_END, RTC_BASE, RTC_SIZE, RTC_SPI, TIMER_HYPERVISOR_PPI, TIMER_PHYSICAL_PPI,
+    TIMER_SECURE_PPI, TIMER_VIRTUAL_PPI, UART_BASE, UART_CLOCK_HZ, UART_SIZE, UART_SPI,
+    WATCHDOG_BASE, WATCHDOG_FRAME, WATCHDOG_SPI,
 };
 use vm_fdt::FdtWriter;
 
@@ -132,9 +133,12 @@ pub fn build(guest: &GuestTree<'_>) -> Result<Vec<u8>, Error> {
     psci(&mut fdt)?;
     timer(&mut fdt)?;
     gic(&mut fdt, guest.cpus)?;
+    clock(&mut fdt)?;
     if guest.uart {
         uart(&mut fdt)?;
     }
+    rtc(&mut fdt)?;
+    watchdog(&mut fdt)?;
     if guest.pci {
         pcie(&mut fdt)?;
     }
@@ -225,20 +229,46 @@ fn gic(fdt: &mut FdtWriter, cpus: u32) -> Result<(), Error> {
     Ok(fdt.end_node(node)?)
 }
 
-fn uart(fdt: &mut FdtWriter) -> Result<(), Error> {
+/// Of the PrimeCells.
+fn clock(fdt: &mut FdtWriter) -> Result<(), Error> {
     let clock = fdt.begin_node("apb-pclk")?;
     fdt.property_string("compatible", "fixed-clock")?;
     fdt.property_u32("#clock-cells", 0)?;
     fdt.property_u32("clock-frequency", UART_CLOCK_HZ)?;
     fdt.property_string("clock-output-names", "clk24mhz")?;
     fdt.property_phandle(PHANDLE_CLOCK)?;
-    fdt.end_node(clock)?;
+    Ok(fdt.end_node(clock)?)
+}
+
+fn uart(fdt: &mut FdtWriter) -> Result<(), Error> {
     let node = fdt.begin_node(&format!("pl011@{UART_BASE:x}"))?;
     fdt.property_string_list("compatible", strings(&["arm,pl011", "arm,primecell"]))?;
     fdt.property_array_u64("reg", &[UART_BASE, UART_SIZE])?;
     fdt.property_array_u32("interrupts", &[SPI, UART_SPI, LEVEL_HIGH])?;
     fdt.property_string_list("clock-names", strings(&["uartclk", "apb_pclk"]))?;
     fdt.property_array_u32("clocks", &[PHANDLE_CLOCK, PHANDLE_CLOCK])?;
+    Ok(fdt.end_node(node)?)
+}
+
+fn rtc(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let node = fdt.begin_node(&format!("pl031@{RTC_BASE:x}"))?;
+    fdt.property_string_list("compatible", strings(&["arm,pl031", "arm,primecell"]))?;
+    fdt.property_array_u64("reg", &[RTC_BASE, RTC_SIZE])?;
+    fdt.property_array_u32("interrupts", &[SPI, RTC_SPI, LEVEL_HIGH])?;
+    fdt.property_string("clock-names", "apb_pclk")?;
+    fdt.property_u32("clocks", PHANDLE_CLOCK)?;
+    Ok(fdt.end_node(node)?)
+}
+
+fn watchdog(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let node = fdt.begin_node(&format!("watchdog@{WATCHDOG_BASE:x}"))?;
+    fdt.property_string("compatible", "arm,sbsa-gwdt")?;
+    let refresh = WATCHDOG_BASE.wrapping_add(WATCHDOG_FRAME);
+    fdt.property_array_u64(
+        "reg",
+        &[WATCHDOG_BASE, WATCHDOG_FRAME, refresh, WATCHDOG_FRAME],
+    )?;
+    fdt.property_array_u32("interrupts", &[SPI, WATCHDOG_SPI, LEVEL_HIGH])?;
     Ok(fdt.end_node(node)?)
 }
 

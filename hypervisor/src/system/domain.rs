@@ -7,6 +7,7 @@
     clippy::arithmetic_side_effects
 )]
 
+use super::devices::Devices;
 use super::schedule;
 use super::sharing::Link;
 use super::tables::TableFrames;
@@ -15,7 +16,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use coproc_core::address::{GuestPhysical, HostPhysical};
 use coproc_core::id::DomainId;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use hypervisor::guest_tree::layout;
 use hypervisor::memory::frames::Piece;
 use hypervisor::psci::DomainPower;
@@ -218,6 +219,10 @@ pub struct Domain {
     pub pci: Mutex<Pci>,
     /// Its UART, if it has one.
     pub uart: Option<Mutex<Vpl011>>,
+    /// Its clock and watchdog.
+    pub devices: Mutex<Devices>,
+    /// In ns, when its devices have to be looked at: vCPU 0's CPU does it.
+    pub alarm: AtomicU64,
     /// Its stage 2.
     pub stage2: Mutex<Stage2>,
     /// Its interrupt controller.
@@ -239,6 +244,7 @@ impl Domain {
         bus: VirtualBus,
         links: [Option<Link>; SLOTS],
         uart: bool,
+        devices: Devices,
         stage2: Stage2,
         vgic: Vgic,
     ) -> Self {
@@ -255,6 +261,8 @@ impl Domain {
                 pending: 0,
             }),
             uart: uart.then(|| Mutex::new(Vpl011::new())),
+            devices: Mutex::new(devices),
+            alarm: AtomicU64::new(u64::MAX),
             stage2: Mutex::new(stage2),
             vgic: Mutex::new(vgic),
         }

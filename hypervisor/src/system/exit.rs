@@ -12,7 +12,7 @@
 
 use super::domain::{Activity, Domain, Life, Vcpu};
 use super::schedule::{self, Member};
-use super::{console, firmware, interrupts, sharing};
+use super::{console, devices, firmware, interrupts, sharing};
 use crate::arch::context::{self, Registers};
 use coproc_core::address::GuestPhysical;
 use coproc_core::register::{Access, Operation, Width};
@@ -132,7 +132,7 @@ fn data_abort(
     }
 }
 
-fn within(address: u64, base: u64, size: u64) -> Option<u64> {
+pub(super) fn within(address: u64, base: u64, size: u64) -> Option<u64> {
     address.checked_sub(base).filter(|offset| *offset < size)
 }
 
@@ -178,6 +178,9 @@ fn mmio(member: Member, address: GuestPhysical, width: Width, operation: Operati
     }
     if let Some(offset) = within(at, layout::UART_BASE, layout::UART_SIZE) {
         return uart(domain, offset, width, operation);
+    }
+    if let Some(answer) = devices::access(domain, at, width, operation) {
+        return answer;
     }
     if let Some(offset) = within(at, layout::ECAM_BASE, layout::ECAM_SIZE) {
         return configuration(domain, offset, width, operation);
@@ -320,6 +323,9 @@ pub fn resample(domain: &Domain, line: Line) {
     };
     if intid == 32 + layout::UART_SPI {
         domain.refresh_uart();
+        return;
+    }
+    if devices::resample(intid) {
         return;
     }
     let first = 32 + layout::PCI_INTX_SPI;

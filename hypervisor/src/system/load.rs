@@ -4,6 +4,7 @@
 //! reverse, so that a domain that can't be created leaves nothing behind.
 
 use super::attachment;
+use super::devices::Devices;
 use super::domain::{Domain, Life, Stage2, Vcpu};
 use super::schedule::MEMBERS;
 use super::sharing::{Instance, Link};
@@ -142,7 +143,9 @@ impl<'a> Workshop<'a> {
         }
         let vttbr = vmid << 48 | root.get();
         let (bus, links) = self.connect(config, taken)?;
-        let vcpus = self.vcpus(config, vttbr)?;
+        // Virtual time starts with the domain.
+        let offset = timer::counter();
+        let vcpus = self.vcpus(config, vttbr, offset)?;
         if let Some(first) = vcpus.first() {
             first.registers.start_at(entry.0.get(), entry.1.get());
         }
@@ -162,6 +165,7 @@ impl<'a> Workshop<'a> {
             bus,
             links,
             config.vpl011,
+            Devices::new(offset),
             Stage2 { table, vttbr },
             Vgic::new(config.cpus as usize, SPIS),
         );
@@ -283,9 +287,12 @@ impl<'a> Workshop<'a> {
         Ok((bus, links))
     }
 
-    fn vcpus(&mut self, config: &DomainConfig, vttbr: u64) -> Result<Vec<Vcpu>, Error> {
-        // Virtual time starts with the domain.
-        let offset = timer::counter();
+    fn vcpus(
+        &mut self,
+        config: &DomainConfig,
+        vttbr: u64,
+        offset: u64,
+    ) -> Result<Vec<Vcpu>, Error> {
         (0..config.cpus as usize)
             .map(|index| {
                 let cpu = match config.affinity.get(index) {

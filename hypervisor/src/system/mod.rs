@@ -11,7 +11,7 @@
 //! 2. `Instance::core`: one coprocessor's framework and its device
 //! 3. `Domain::power`
 //! 4. `Domain::pci`: one domain's PCI functions
-//! 5. `Domain::uart`
+//! 5. `Domain::uart`, `Domain::devices`
 //! 6. `Domain::stage2`: one domain's tables
 //! 7. `Domain::vgic`
 //! 8. `Vcpu::lists`: one vCPU's list registers
@@ -26,6 +26,7 @@
 pub mod attachment;
 pub mod boot;
 pub mod console;
+pub mod devices;
 pub mod domain;
 pub mod exit;
 #[cfg_attr(not(feature = "fw-core"), path = "firmware_absent.rs")]

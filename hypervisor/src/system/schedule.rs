@@ -12,7 +12,7 @@
 )]
 
 use super::domain::{Activity, Domain, Life, Vcpu};
-use super::{attachment, console, exit, interrupts, sharing};
+use super::{attachment, console, devices, exit, interrupts, sharing};
 use crate::arch::context::{self, Context, Registers};
 use crate::arch::cpu::{self, Cpu, MAX_CPUS};
 use crate::arch::{gic, registers, timer};
@@ -78,6 +78,16 @@ fn at(index: usize) -> &'static Queue {
 /// Tells which vCPUs CPU `index` runs.
 pub fn assign(index: usize, members: Vec<Member>) {
     at(index).members.call_once(|| members);
+}
+
+/// The timer of CPU `index` must be set anew before that CPU goes on; it is told.
+pub fn rearm_at(index: usize) {
+    at(index).rearm.store(true, Ordering::SeqCst);
+    if index != cpu::current().index()
+        && let Some(target) = cpu::by_index(index)
+    {
+        gic::kick(target.affinity.load(Ordering::Relaxed));
+    }
 }
 
 /// The timer of this CPU must be set anew before it goes on.
@@ -355,6 +365,9 @@ fn set_timer(queue: &'static Queue) {
     for slot in &queue.wake_at {
         earliest = earliest.min(slot.load(Ordering::Relaxed));
     }
+    for member in queue.members() {
+        earliest = earliest.min(devices::next_deadline(*member));
+    }
     if let Some(at) = sharing::next_deadline() {
         earliest = earliest.min(at.as_nanos());
     }
@@ -379,6 +392,9 @@ pub fn timer_expired() {
             slot.store(NEVER, Ordering::Relaxed);
             member.vcpu.wake();
         }
+    }
+    for member in queue.members() {
+        devices::timer(*member, now);
     }
     sharing::timers(now);
     attachment::attend();

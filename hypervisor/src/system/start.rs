@@ -4,7 +4,7 @@ use super::firmware::{self, CoreRegisters};
 use super::load::{self, Workshop};
 use super::sharing::{Device, Instance, Registers, Side};
 use super::tables::TableFrames;
-use super::{FRAMES, System, boot, console, interrupts, pci, schedule, smmu};
+use super::{FRAMES, System, boot, console, devices, interrupts, pci, schedule, smmu};
 use crate::arch::{self, context, cpu, gic, mmu, power, report, timer, uart};
 use alloc::boxed::Box;
 use alloc::format;
@@ -112,6 +112,7 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     {
         log::warn!("{}: baton,control has no effect yet", config.path);
     }
+    set_clock(&machine);
     take_memory(&machine, &configuration, tree, blob.len() as u64, image);
 
     let mut gic = start_gic(&machine);
@@ -250,6 +251,17 @@ fn start_console(machine: &Machine) {
     report::use_console(region);
     if let Some(uart) = uart::Pl011::new(region) {
         console::start(uart);
+    }
+}
+
+/// Reads the time of day, from the machine's PL031 if it has one.
+fn set_clock(machine: &Machine) {
+    /// RTCDR (Arm DDI 0224, 3.3.1): seconds.
+    const DATA: u64 = 0;
+    if let Some(found) = &machine.rtc
+        && let Ok(region) = mmu::map_device(HostPhysical::new(found.address), found.size)
+    {
+        devices::set_wall_clock(region.read32(DATA));
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod gic;
 pub mod pci;
+pub mod rtc;
 pub mod smmu;
 pub mod uart;
 
@@ -38,6 +39,8 @@ pub struct Machine {
     pub timer: Timer,
     /// The console, if `/chosen` names one.
     pub uart: Option<Uart>,
+    /// Registers of a real-time clock that can be read, if there is one.
+    pub rtc: Option<Region>,
     /// PCIe host bridges with ECAM.
     pub pci_hosts: Vec<PciHost>,
     /// SMMUv3s.
@@ -126,6 +129,7 @@ impl Machine {
             psci: psci(tree)?,
             timer: timer(tree)?,
             uart: uart::find(tree)?,
+            rtc: rtc::find(tree),
             pci_hosts: pci::find_all(tree, &nodes)?,
             gic,
             smmus,

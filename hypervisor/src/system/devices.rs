@@ -1,0 +1,175 @@
+//! The small devices of a domain that keep time: real-time clock and watchdog.
+//!
+//! What they decide is in the library. Here they get the clock, their interrupts reach the domain's interrupt controller, and
+//! what is due is kept as one alarm for each domain, which the CPU of its first vCPU has among what its timer is set to.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+use super::domain::{Domain, Life};
+use super::exit::{Answer, within};
+use super::schedule::{self, Member};
+use crate::arch::timer;
+use coproc_core::register::{Operation, Width};
+use coproc_core::time::Instant;
+use core::sync::atomic::{AtomicU64, Ordering};
+use hypervisor::guest_tree::layout;
+use hypervisor::vgic::Line;
+use hypervisor::vpl031::Vpl031;
+use hypervisor::watchdog::Watchdog;
+
+const NEVER: u64 = u64::MAX;
+const SECOND: u64 = 1_000_000_000;
+
+/// The time of day at instant zero, in ns since 1970 (modulo 2⁶⁴); nobody said: 1970.
+static WALL_CLOCK: AtomicU64 = AtomicU64::new(0);
+
+/// Tells what the time is now, in seconds since 1970.
+pub fn set_wall_clock(seconds: u32) {
+    let zero = u64::from(seconds)
+        .saturating_mul(SECOND)
+        .wrapping_sub(timer::now().as_nanos());
+    WALL_CLOCK.store(zero, Ordering::Relaxed);
+}
+
+/// A domain's clock and watchdog.
+#[derive(Debug)]
+pub struct Devices {
+    rtc: Vpl031,
+    watchdog: Watchdog,
+    /// What the physical counter is ahead of the domain's virtual one, in ticks.
+    offset: u64,
+}
+
+impl Devices {
+    /// After reset, in a domain whose virtual counter is `offset` ticks behind.
+    pub fn new(offset: u64) -> Self {
+        let now = timer::now();
+        let wall = WALL_CLOCK
+            .load(Ordering::Relaxed)
+            .wrapping_add(now.as_nanos());
+        Self {
+            rtc: Vpl031::new((wall / SECOND) as u32, now),
+            watchdog: Watchdog::default(),
+            offset,
+        }
+    }
+
+    fn ticks(&self) -> u64 {
+        timer::counter().wrapping_sub(self.offset)
+    }
+
+    /// When something happens by itself, in ns.
+    fn deadline(&self) -> u64 {
+        let rtc = self.rtc.deadline().map_or(NEVER, Instant::as_nanos);
+        let watchdog = self.watchdog.deadline().map_or(NEVER, |ticks| {
+            timer::instant(ticks.saturating_add(self.offset)).as_nanos()
+        });
+        rtc.min(watchdog)
+    }
+}
+
+/// An access to one of these devices; `None` if none is there.
+pub fn access(domain: &Domain, at: u64, width: Width, operation: Operation) -> Option<Answer> {
+    if let Some(offset) = within(at, layout::RTC_BASE, layout::RTC_SIZE) {
+        return Some(change(domain, |devices| {
+            let now = timer::now();
+            match operation {
+                Operation::Read => devices.rtc.read(offset, width, now),
+                Operation::Write(value) => {
+                    devices.rtc.write(offset, width, value, now);
+                    0
+                }
+            }
+        }));
+    }
+    let frames = layout::WATCHDOG_FRAME.saturating_mul(2);
+    let offset = within(at, layout::WATCHDOG_BASE, frames)?;
+    Some(change(domain, |devices| {
+        let now = devices.ticks();
+        let watchdog = &mut devices.watchdog;
+        match (offset.checked_sub(layout::WATCHDOG_FRAME), operation) {
+            (None, Operation::Read) => watchdog.read_control(offset, width, now),
+            (Some(offset), Operation::Read) => watchdog.read_refresh(offset, width),
+            (None, Operation::Write(value)) => {
+                watchdog.write_control(offset, width, value, now);
+                0
+            }
+            (Some(offset), Operation::Write(_)) => {
+                watchdog.write_refresh(offset, now);
+                0
+            }
+        }
+    }))
+}
+
+/// Something may change: afterwards interrupts and alarm are as the devices want them.
+fn change(domain: &Domain, how: impl FnOnce(&mut Devices) -> u64) -> Answer {
+    let mut devices = domain.devices.lock();
+    let value = how(&mut devices);
+    follow_up(domain, &devices);
+    Answer::Value(value)
+}
+
+/// Under the devices' lock, so that two changes reach the interrupt controller in their order.
+fn follow_up(domain: &Domain, devices: &Devices) {
+    domain.set_line(
+        Line::Spi(32 + layout::RTC_SPI),
+        devices.rtc.interrupt_level(),
+    );
+    domain.set_line(
+        Line::Spi(32 + layout::WATCHDOG_SPI),
+        devices.watchdog.interrupt_level(),
+    );
+    let deadline = devices.deadline();
+    if domain.alarm.swap(deadline, Ordering::SeqCst) != deadline
+        && let Some(first) = domain.vcpus.first()
+    {
+        schedule::rearm_at(first.cpu);
+    }
+    if devices.watchdog.expired() && domain.life() == Life::Running {
+        log::error!(
+            "{}: its watchdog expired; restarting is not built yet, so it is stopped",
+            domain.id
+        );
+        domain.stop(Life::Crashed);
+    }
+}
+
+/// A level-sensitive interrupt may have changed; whether it is one of these devices'. Its level is always up to date.
+pub const fn resample(intid: u32) -> bool {
+    matches!(
+        intid.wrapping_sub(32),
+        layout::RTC_SPI | layout::WATCHDOG_SPI
+    )
+}
+
+/// When this vCPU's CPU has to look at the domain's devices, in ns.
+pub fn next_deadline(member: Member) -> u64 {
+    if member.vcpu.index == 0 {
+        member.domain.alarm.load(Ordering::SeqCst)
+    } else {
+        NEVER
+    }
+}
+
+/// The timer of this vCPU's CPU expired.
+pub fn timer(member: Member, now: Instant) {
+    if next_deadline(member) > now.as_nanos() {
+        return;
+    }
+    let domain = member.domain;
+    domain.alarm.store(NEVER, Ordering::SeqCst);
+    if domain.life() != Life::Running {
+        return;
+    }
+    let mut devices = domain.devices.lock();
+    devices.rtc.advance(now);
+    let ticks = devices.ticks();
+    devices.watchdog.advance(ticks);
+    follow_up(domain, &devices);
+}
