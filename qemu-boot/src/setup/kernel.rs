@@ -2,7 +2,7 @@
 //!
 //! It is fetched with apt, which checks Debian's signature, but from a package database of its own under the
 //! target directory: the usual `dpkg --add-architecture arm64` would change how the user's machine
-//! installs everything else, and would need root. Only the kernel image and two modules are
+//! installs everything else, and would need root. Only the kernel image and three modules are
 //! kept of its 60 MB.
 
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ use crate::command;
 use crate::workspace::Workspace;
 
 /// Raised whenever what is fetched or how it is laid out changes: older results are fetched again.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 const METAPACKAGE: &str = "linux-image-arm64";
-const MODULES: [&str; 2] = ["uio", "uio_pci_generic"];
+const MODULES: [&str; 3] = ["uio", "uio_pci_generic", "sbsa_gwdt"];
 /// The suite whose kernel is taken on a machine that isn't Debian.
 const OTHER_SUITE: &str = "bookworm";
 
-/// A kernel and the modules that the demo needs.
+/// A kernel and the modules that demo and tests need.
 #[derive(Clone, Debug)]
 pub struct Kernel {
     /// The raw arm64 `Image`.

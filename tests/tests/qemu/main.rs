@@ -3,6 +3,7 @@
 mod boot;
 mod configuration;
 mod console;
+mod devices;
 mod hostile;
 mod isolation;
 mod live;

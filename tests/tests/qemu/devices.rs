@@ -1,0 +1,59 @@
+//! The devices that a domain expects of its board, seen by an unmodified Linux.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use baton_tests::{LIMIT, Machine, PATIENCE, number, text};
+use qemu_boot::report::Record;
+use qemu_boot::{Artifacts, DomainSpec, Scenario};
+
+/// Domains whose init is the program `devices`, with these options.
+fn domains(name: &str, options: &[&str]) -> Result<Scenario> {
+    let artifacts = Artifacts::get()?;
+    let archive = artifacts.initramfs_with("devices")?;
+    let ramdisk = artifacts.save_initramfs("devices", archive)?;
+    let mut scenario = Scenario::new(name);
+    for (cpu, options) in (0..).zip(options) {
+        let mut domain = DomainSpec::linux(cpu, &format!("quiet panic=-1 {options}"));
+        domain.memory_kib = 256 << 10;
+        domain.ramdisk = Some(ramdisk.clone());
+        scenario.domains.push(domain);
+    }
+    Ok(scenario)
+}
+
+/// The clock shows the machine's time and its alarm interrupts; the watchdog lets a domain live as long as it is fed, ends it
+/// when it isn't, and the other domain doesn't notice.
+#[test]
+fn the_clock_tells_the_time_and_the_watchdog_bites() -> Result<()> {
+    let now = || {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.unwrap_or(Duration::ZERO).as_secs()
+    };
+    let before = now();
+    let machine = Machine::boot(&domains("devices", &["devices.watchdog", ""])?, LIMIT)?;
+    for name in ["d1", "d2"] {
+        let clock = machine.wait_domain(name, "its clock", PATIENCE, |line| {
+            line.strip_prefix("devices: clock").map(Record::parse)
+        })?;
+        assert_eq!(text(&clock, "name"), "rtc-pl031", "{clock:?}");
+        let epoch = number(&clock, "epoch");
+        assert!((before..=now()).contains(&epoch), "{before} {clock:?}");
+        // The kernel has set its own clock by it.
+        assert!(number(&clock, "kernel").abs_diff(epoch) <= 2, "{clock:?}");
+        assert_eq!(number(&clock, "alarms"), 1, "{clock:?}");
+        assert!((1000..15_000).contains(&number(&clock, "waited_ms")));
+    }
+    machine.wait_domain("d1", "a fed watchdog", PATIENCE, |line| {
+        (line == "devices: watchdog identity=SBSA-Generic-Watchdog fed_s=12").then_some(())
+    })?;
+    machine.wait_baton("the end of d1", PATIENCE, |line| {
+        line.contains("d1: its watchdog expired").then_some(())
+    })?;
+    let state = |id: &str, state: &str| (id.to_owned(), state.to_owned());
+    assert_eq!(
+        machine.domains()?,
+        [state("d1", "crashed"), state("d2", "running")]
+    );
+    machine.finish()
+}
