@@ -324,6 +324,7 @@ proptest! {
     /// A context that leaves and comes back is the same, to the last register, critical section and all.
     #[test]
     fn the_driver_takes_all_of_it_out_and_in(
+        interrupting in any::<bool>(),
         steps in prop::collection::vec((0..4_u8, 0..0x30_u64, width(), any::<u64>()), 0..60),
     ) {
         let mut driver = FwCore::new();
@@ -336,6 +337,10 @@ proptest! {
         let device = &mut core.device;
         device.write(host::CONTROL, Word, control::START.into());
         device.orders();
+        if interrupting {
+            device.write(host::INTERRUPT_ENABLE, Word, interrupt::ALL.into());
+            device.local_access(local::OUTBOX, Double, Some(1));
+        }
         for (what, offset, width, value) in steps {
             match what {
                 0 | 1 => device.write(offset * 4, width, value),

@@ -3,6 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use coproc_core::algorithm::Parameters;
 use coproc_core::coproc::Detach;
 use coproc_core::environment::Event;
 use coproc_core::id::VcoprocId;
@@ -311,6 +312,46 @@ fn two_busy_ones_share_it_fairly_and_nearly_all_of_it_is_useful() {
     let share = useful.iter().sum::<f64>() / whole;
     assert!(jain(&useful) >= 0.999, "{} of {useful:?}", jain(&useful));
     assert!(share >= 0.98, "{share}");
+    rig.assert_only_faulted(&[]);
+}
+
+#[test]
+fn shares_follow_the_weights() {
+    let mut rig = Rig::new(2, "weighted", Duration::from_millis(5));
+    let parameters = Parameters {
+        weight: 3 * Parameters::default().weight,
+        ..Parameters::default()
+    };
+    rig.coproc
+        .set_parameters(&mut rig.machine, VcoprocId(0), &parameters)
+        .unwrap();
+    for who in 0..2 {
+        rig.start(who, BUSY, 0);
+    }
+    rig.pass(Duration::from_secs(1));
+    let [first, second] = [0, 1].map(|who| rig.machine.core.useful[&who].as_nanos() as f64);
+    let share = first / (first + second);
+    assert!((share / 0.75 - 1.0).abs() <= 0.02, "{share}");
+    assert!(((1.0 - share) / 0.25 - 1.0).abs() <= 0.02, "{share}");
+}
+
+#[test]
+fn critical_sections_gain_nothing() {
+    let mut rig = Rig::new(2, "weighted", Duration::from_millis(5));
+    let section = [
+        Op::Set(local::CRITICAL, 1),
+        Op::Work(17_000_000),
+        Op::Set(local::CRITICAL, 0),
+        Op::Jump(0),
+    ];
+    rig.start(0, &section, 0);
+    rig.start(1, BUSY, 0);
+    rig.pass(Duration::from_secs(4));
+    let [first, second] = [0, 1].map(|who| rig.machine.core.useful[&who].as_nanos() as f64);
+    let share = first / (first + second);
+    assert!(share <= 0.505, "{share}");
+    let report = rig.coproc.report(rig.now());
+    assert!(report.vcoprocs[0].counters.refused > Duration::from_millis(500));
     rig.assert_only_faulted(&[]);
 }
 
