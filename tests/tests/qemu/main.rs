@@ -4,6 +4,7 @@ mod boot;
 mod configuration;
 mod console;
 mod devices;
+mod firmware;
 mod hostile;
 mod isolation;
 mod live;

@@ -1,0 +1,400 @@
+//! A firmware core: each domain brings its own program for it, and none of them can do more than use its own share.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use baton_tests::{LIMIT, Machine, PATIENCE, assert_books, coproc, number, poll, text, vcoproc};
+use qemu_boot::report::{CoprocReport, Record};
+use qemu_boot::{Artifacts, Scenario};
+
+/// A machine whose last CPU is the firmware core of as many domains as there are options.
+fn scenario(name: &str, options: &[&str]) -> Result<Scenario> {
+    let ramdisk = Artifacts::get()?.firmware_initramfs()?;
+    Ok(Scenario::firmware(name, 3, &ramdisk, options))
+}
+
+/// Waits for a domain's line that begins so; its values.
+fn line(machine: &Machine, domain: &str, start: &str) -> Result<Record> {
+    machine.wait_domain(domain, start, PATIENCE, |text| {
+        text.starts_with(start).then(|| Record::parse(text))
+    })
+}
+
+/// The domains' charges between two reports, in ns.
+fn charges<const N: usize>(
+    before: &CoprocReport,
+    after: &CoprocReport,
+    names: [&str; N],
+) -> [u64; N] {
+    names.map(|name| {
+        let at = |report| number(vcoproc(report, name), "charge_ns");
+        at(after) - at(before)
+    })
+}
+
+/// Waits until the core was switched this many times since `since`.
+fn after_switches(machine: &Machine, since: &CoprocReport, more: u64) -> Result<CoprocReport> {
+    poll("switches of the firmware core", PATIENCE, || {
+        let report = machine.query()?;
+        let switches = number(coproc(&report), "switches") - number(coproc(since), "switches");
+        Ok((switches >= more).then_some(report))
+    })
+}
+
+/// Of two reports: how much of the time was charged to somebody, so useful, in per cent.
+fn useful(before: &CoprocReport, after: &CoprocReport) -> f64 {
+    let over = |key| number(coproc(after), key) - number(coproc(before), key);
+    over("charge_ns") as f64 * 100.0 / over("elapsed_ns") as f64
+}
+
+/// Jain's index: 1 when all are equal.
+fn jain(shares: &[f64]) -> f64 {
+    let sum: f64 = shares.iter().sum();
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    sum * sum / (shares.len() as f64 * squares)
+}
+
+/// What the run of two honest firmwares left behind.
+struct Honest {
+    early: CoprocReport,
+    late: CoprocReport,
+    end: CoprocReport,
+    done: Vec<Record>,
+}
+
+/// One run for the claims about two domains whose firmwares do their jobs: checksums, with critical sections, and a filter.
+fn honest() -> &'static Honest {
+    static OUTCOME: OnceLock<Result<Honest, String>> = OnceLock::new();
+    let run = || -> Result<Honest> {
+        let machine = Machine::boot(
+            &scenario(
+                "firmware-honest",
+                &[
+                    "image=checksum jobs=1500 critical=1",
+                    "image=filter jobs=1500",
+                ],
+            )?,
+            LIMIT,
+        )?;
+        for name in ["d1", "d2"] {
+            line(&machine, name, "workload: progress")?;
+        }
+        let early = machine.query()?;
+        let late = after_switches(&machine, &early, 100)?;
+        let done = ["d1", "d2"]
+            .map(|name| machine.done(name))
+            .into_iter()
+            .collect::<Result<_>>()?;
+        let end = machine.query()?;
+        machine.finish()?;
+        Ok(Honest {
+            early,
+            late,
+            end,
+            done,
+        })
+    };
+    let outcome = OUTCOME.get_or_init(|| run().map_err(|error| format!("{error:#}")));
+    match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => panic!("the run that this test judges failed: {error}"),
+    }
+}
+
+/// Two domains, two firmwares, one core: all results are right, streams across jobs, granted RAM and interrupts included.
+#[test]
+fn two_firmwares_on_one_core_and_every_result_is_right() {
+    for (done, image) in honest().done.iter().zip(["checksum", "filter"]) {
+        assert_eq!(text(done, "image"), image);
+        assert_eq!(
+            (number(done, "jobs"), number(done, "wrong")),
+            (1500, 0),
+            "{done:?}"
+        );
+        assert!(number(done, "granted") >= 300, "{done:?}");
+        assert!(number(done, "interrupts") >= 50, "{done:?}");
+        // One may come between the driver's look and its sleep's end.
+        assert!(number(done, "unannounced") <= 3, "{done:?}");
+    }
+    assert!(number(&honest().done[0], "critical") >= 200);
+}
+
+/// They alternate, and no nanosecond is lost.
+#[test]
+fn the_core_is_taken_from_a_firmware_from_outside() {
+    let outcome = honest();
+    let switches = number(coproc(&outcome.late), "switches");
+    assert!(switches >= 100, "{switches} switches");
+    for name in ["d1", "d2"] {
+        let slices = number(vcoproc(&outcome.late, name), "slices");
+        assert!(slices >= 40, "{name} had {slices} slices");
+    }
+    for report in [&outcome.early, &outcome.late, &outcome.end] {
+        assert_books(report);
+        assert_eq!(number(coproc(report), "fault_ns"), 0);
+    }
+    // What the domains' work caused no aborts: grants and windows are where they should be.
+    for name in ["d1", "d2"] {
+        assert_eq!(number(vcoproc(&outcome.end, name), "iommu_faults"), 0);
+    }
+}
+
+/// What the run of two busy meters left behind.
+struct Metered {
+    /// Equal weights: before, after.
+    equal: [CoprocReport; 2],
+    /// Weights 3 : 1.
+    weighted: [CoprocReport; 2],
+}
+
+/// One run for the claims about time: two firmwares that never wait, at slices of 5 ms.
+fn metered() -> &'static Metered {
+    static OUTCOME: OnceLock<Result<Metered, String>> = OnceLock::new();
+    let run = || -> Result<Metered> {
+        let options = "mode=meter seconds=600";
+        let mut scenario = scenario("firmware-meter", &[options, options])?;
+        scenario.coprocs[0].scheduler = "weighted".to_owned();
+        // Time is instructions here, 1 ns each: what the emulator's threads wait for on a busy host is nobody's overhead.
+        scenario.qemu_args = ["-icount", "shift=0,sleep=off"].map(str::to_owned).to_vec();
+        let machine = Machine::boot(&scenario, LIMIT)?;
+        for name in ["d1", "d2"] {
+            line(&machine, name, "workload: progress")?;
+        }
+        let start = machine.query()?;
+        let equal = after_switches(&machine, &start, 200)?;
+        machine.ask("coproc set 0 d1.weight 3")?;
+        // A turn or two for what was decided before.
+        let settled = after_switches(&machine, &machine.query()?, 8)?;
+        let weighted = after_switches(&machine, &settled, 200)?;
+        machine.finish()?;
+        Ok(Metered {
+            equal: [start, equal],
+            weighted: [settled, weighted],
+        })
+    };
+    let outcome = OUTCOME.get_or_init(|| run().map_err(|error| format!("{error:#}")));
+    match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => panic!("the run that this test judges failed: {error}"),
+    }
+}
+
+/// By weight 1 : 1 and 3 : 1 the shares are within 2 % of the weights over far more than 100 slices; Jain's index is at least 0.999.
+#[test]
+fn busy_firmwares_have_shares_by_weight() {
+    let outcome = metered();
+    for ([before, after], weights) in [
+        (&outcome.equal, [1.0, 1.0]),
+        (&outcome.weighted, [3.0, 1.0]),
+    ] {
+        let charges = charges(before, after, ["d1", "d2"]).map(|charge| charge as f64);
+        let total: f64 = charges.iter().sum();
+        let weight: f64 = weights.iter().sum();
+        let by_weight: Vec<f64> = charges.iter().zip(weights).map(|(c, w)| c / w).collect();
+        for (charge, own) in charges.iter().zip(weights) {
+            let error = charge / total - own / weight;
+            assert!(
+                error.abs() <= 0.02,
+                "{charges:?} ns by {weights:?}: {error:.4}"
+            );
+        }
+        let jain = jain(&by_weight);
+        assert!(jain >= 0.999, "{charges:?} ns by {weights:?}: {jain:.5}");
+        eprintln!("weights {weights:?}: charges {charges:?} ns, Jain {jain:.6}");
+    }
+}
+
+/// With two on the core at slices of 5 ms, at least 98 % of the time is somebody's.
+#[test]
+fn switching_firmwares_leaves_98_per_cent_for_work() {
+    let [before, after] = &metered().equal;
+    let useful = useful(before, after);
+    eprintln!("useful: {useful:.2} %");
+    assert!(useful >= 98.0, "{useful:.2} %: {:?}", coproc(after));
+    assert_books(after);
+}
+
+/// A firmware that tries all that it has no business with, one that hangs, and one that does its jobs: the last one doesn't notice, and
+/// what the first one may not do is undefined.
+#[test]
+fn hostile_and_hung_firmware_are_contained() -> Result<()> {
+    let machine = Machine::boot(
+        &scenario(
+            "firmware-hostile",
+            &[
+                "mode=hostile seconds=5",
+                "image=checksum jobs=600",
+                "mode=watch image=hung seconds=8",
+            ],
+        )?,
+        LIMIT,
+    )?;
+    let hostile = machine.done("d1")?;
+    let wrong: Vec<_> = machine.output("d1");
+    let wrong: Vec<_> = wrong.iter().filter(|line| line.contains("WRONG")).collect();
+    assert_eq!(number(&hostile, "wrong"), 0, "{wrong:#?}");
+    assert!(number(&hostile, "undefined") >= 50, "{hostile:?}");
+    // It went on afterwards, with its own registers, while others had the core.
+    assert!(number(&hostile, "rounds") >= 100, "{hostile:?}");
+    assert_eq!(
+        (number(&hostile, "leaked"), number(&hostile, "lost")),
+        (0, 0),
+        "{hostile:?}"
+    );
+    let jobs = machine.done("d2")?;
+    assert_eq!((number(&jobs, "jobs"), number(&jobs, "wrong")), (600, 0));
+    // A hung firmware is just a busy one: it is switched like any other, and its domain can stop it.
+    let hung = machine.done("d3")?;
+    assert_eq!(
+        (number(&hung, "lost"), number(&hung, "wrong")),
+        (0, 0),
+        "{hung:?}"
+    );
+    let report = machine.query()?;
+    assert!(number(vcoproc(&report, "d3"), "slices") >= 20);
+    assert_eq!(number(coproc(&report), "fault_ns"), 0);
+    assert_books(&report);
+    machine.finish()
+}
+
+/// Reads, writes and branches where a firmware has nothing end it and say where; grants of what isn't the domain's are refused; exit codes,
+/// panics and wrong entries are told; and another domain's jobs go on beside all that.
+#[test]
+fn the_limits_of_firmware_hold() -> Result<()> {
+    let machine = Machine::boot(
+        &scenario(
+            "firmware-limits",
+            &["mode=limits timeout=20", "image=filter jobs=600"],
+        )?,
+        LIMIT,
+    )?;
+    let limits = machine.done("d1")?;
+    let output = machine.output("d1");
+    let wrong: Vec<_> = output
+        .iter()
+        .filter(|line| line.contains("WRONG"))
+        .collect();
+    assert_eq!(number(&limits, "wrong"), 0, "{wrong:#?}");
+    assert_eq!(number(&limits, "contained"), 39, "{limits:?}");
+    assert_eq!(number(&limits, "grants_refused"), 16, "{limits:?}");
+    let jobs = machine.done("d2")?;
+    assert_eq!((number(&jobs, "jobs"), number(&jobs, "wrong")), (600, 0));
+    let report = machine.query()?;
+    assert!(
+        number(vcoproc(&report, "d1"), "iommu_faults") >= 20,
+        "{report:?}"
+    );
+    assert_eq!(number(vcoproc(&report, "d2"), "iommu_faults"), 0);
+    machine.finish()
+}
+
+/// A firmware that refuses for ever, by a critical section without end or by not yielding although its domain accepted to be asked, costs its
+/// own domain the core (all registers read all-ones) and nobody else anything.
+#[test]
+fn firmware_that_never_lets_go_costs_its_own_domain_the_core() -> Result<()> {
+    let machine = Machine::boot(
+        &scenario(
+            "firmware-refuses",
+            &[
+                "mode=watch image=refuses seconds=60",
+                "mode=watch image=no-yield paravirtual=1 seconds=60",
+                "image=checksum jobs=1000",
+            ],
+        )?,
+        LIMIT,
+    )?;
+    for name in ["d1", "d2"] {
+        let done = machine.done(name)?;
+        assert_eq!(number(&done, "lost"), 1, "{name}: {done:?}");
+        let output = machine.output(name);
+        let wrong: Vec<_> = output
+            .iter()
+            .filter(|line| line.contains("WRONG"))
+            .collect();
+        assert_eq!(number(&done, "wrong"), 0, "{name}: {wrong:#?}");
+        let registers = line(&machine, name, "workload: registers")?;
+        for key in ["status", "exit_code"] {
+            assert_eq!(text(&registers, key), "0xffffffff", "{name}: {registers:?}");
+        }
+    }
+    let jobs = machine.done("d3")?;
+    assert_eq!((number(&jobs, "jobs"), number(&jobs, "wrong")), (1000, 0));
+    let report = machine.query()?;
+    let bound = 100_000_000;
+    for name in ["d1", "d2"] {
+        let state = text(vcoproc(&report, name), "state");
+        assert!(
+            state.to_ascii_lowercase().contains("fault"),
+            "{name} is {state}"
+        );
+        // It was charged for its refusal, up to the bound and the slice before.
+        let charge = number(vcoproc(&report, name), "charge_ns");
+        assert!(charge >= bound, "{name}: {charge} ns");
+    }
+    assert_books(&report);
+    machine.finish()
+}
+
+/// Whoever accepted to be asked, and answers, is switched all the same, beside one that never was asked; neither is faulted.
+#[test]
+fn firmware_that_yields_when_asked_shares_the_core() -> Result<()> {
+    let machine = Machine::boot(
+        &scenario(
+            "firmware-yields",
+            &[
+                "mode=meter paravirtual=1 seconds=600",
+                "mode=meter seconds=600",
+                "image=filter paravirtual=1 jobs=300",
+            ],
+        )?,
+        LIMIT,
+    )?;
+    for name in ["d1", "d2"] {
+        line(&machine, name, "workload: progress")?;
+    }
+    let jobs = machine.done("d3")?;
+    assert_eq!((number(&jobs, "jobs"), number(&jobs, "wrong")), (300, 0));
+    let before = machine.query()?;
+    let after = after_switches(&machine, &before, 100)?;
+    let [asked, preempted] = charges(&before, &after, ["d1", "d2"]);
+    let share = asked as f64 * 100.0 / (asked + preempted) as f64;
+    assert!((45.0..=55.0).contains(&share), "{share:.1} %");
+    assert_eq!(number(coproc(&after), "fault_ns"), 0);
+    machine.finish()
+}
+
+/// A domain that drives an edu device and a firmware core at once, beside one that has only the core.
+#[test]
+fn one_domain_uses_an_edu_device_and_a_firmware_core() -> Result<()> {
+    let mut scenario = scenario(
+        "firmware-both",
+        &["image=checksum jobs=500", "image=filter jobs=500"],
+    )?;
+    scenario.edu_devices = 1;
+    scenario.coprocs.push(qemu_boot::CoprocSpec::edu(1));
+    let domain = scenario.domains.first_mut().context("a domain")?;
+    domain.coprocs.push(1);
+    domain
+        .bootargs
+        .push_str(" workload.name=d1 workload.seed=1 workload.jobs=8");
+    let machine = Machine::boot(&scenario, LIMIT)?;
+    let end = |domain, jobs: u64| {
+        machine.wait_domain(
+            domain,
+            "the end of a program",
+            Duration::from_secs(120),
+            |text| {
+                let done = text
+                    .starts_with("workload: done")
+                    .then(|| Record::parse(text))?;
+                (number(&done, "jobs") == jobs).then_some(done)
+            },
+        )
+    };
+    for (domain, jobs) in [("d1", 500), ("d1", 8), ("d2", 500)] {
+        let done = end(domain, jobs)?;
+        assert_eq!(number(&done, "wrong"), 0, "{done:?}");
+    }
+    machine.finish()
+}
