@@ -26,16 +26,16 @@ pub fn read64(address: u64) -> u64 {
     value
 }
 
-/// Whether a store there can't change what Rust knows of: everywhere but in the image.
-fn beside_image(address: u64) -> bool {
+/// Whether a store of so many bytes can't change what Rust knows of: everywhere but in the image.
+fn beside_image(address: u64, size: u64) -> bool {
     let end = fw_core_abi::IMAGE_BASE + fw_core_abi::IMAGE_SIZE;
-    !(fw_core_abi::IMAGE_BASE - 8..end).contains(&address)
+    address >= end || address.saturating_add(size) <= fw_core_abi::IMAGE_BASE
 }
 
 /// Writes 4 bytes, not into the image.
 #[inline]
 pub fn write32(address: u64, value: u32) {
-    assert!(beside_image(address));
+    assert!(beside_image(address, 4));
     // SAFETY: not in the image, which holds all that Rust knows of.
     unsafe { asm!("str {0:w}, [{1}]", in(reg) value, in(reg) address, options(nostack)) };
 }
@@ -43,7 +43,7 @@ pub fn write32(address: u64, value: u32) {
 /// Writes 8 bytes, not into the image.
 #[inline]
 pub fn write64(address: u64, value: u64) {
-    assert!(beside_image(address));
+    assert!(beside_image(address, 8));
     // SAFETY: as in `write32`.
     unsafe { asm!("str {0}, [{1}]", in(reg) value, in(reg) address, options(nostack)) };
 }
