@@ -19,23 +19,16 @@ pub enum Width {
 
 impl Width {
     /// Number of bytes: 1, 2, 4 or 8.
+    #[inline]
     pub const fn bytes(self) -> u64 {
-        match self {
-            Self::Byte => 1,
-            Self::Half => 2,
-            Self::Word => 4,
-            Self::Double => 8,
-        }
+        1u64.wrapping_shl(self as u32)
     }
 
     /// A value with all the bits set that an access of this width carries.
+    #[inline]
     pub const fn mask(self) -> u64 {
-        match self {
-            Self::Byte => 0xff,
-            Self::Half => 0xffff,
-            Self::Word => 0xffff_ffff,
-            Self::Double => u64::MAX,
-        }
+        let unused = 64u32.wrapping_sub(8u32.wrapping_shl(self as u32));
+        u64::MAX.wrapping_shr(unused)
     }
 }
 

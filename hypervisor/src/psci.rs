@@ -21,7 +21,7 @@
 )]
 
 use alloc::vec::Vec;
-use arm_psci::{ErrorCode, Function, FunctionId, PowerState, PsciFeature};
+use arm_psci::{ErrorCode, Function, FunctionId, PowerState};
 
 /// What PSCI_VERSION answers: 1.1.
 pub const PSCI_VERSION: u32 = 0x0001_0001;
@@ -33,6 +33,10 @@ const ID_SMCCC_ARCH_FEATURES: u32 = 0x8000_0001;
 const ID_WORKAROUND_1: u32 = 0x8000_8000;
 const ID_WORKAROUND_2: u32 = 0x8000_7fff;
 const ID_WORKAROUND_3: u32 = 0x8000_3fff;
+
+const ID_VERSION: u32 = FunctionId::PsciVersion as u32;
+const ID_FEATURES: u32 = FunctionId::PsciFeatures as u32;
+const ID_MIGRATE_INFO_TYPE: u32 = FunctionId::MigrateInfoType as u32;
 
 /// MIGRATE_INFO_TYPE: no trusted OS to migrate.
 const MIGRATE_NOT_NEEDED: i64 = 2;
@@ -101,8 +105,8 @@ pub enum Call {
     Psci(Function),
     /// A PSCI function whose arguments are refused, or one that isn't implemented.
     Refused(ErrorCode),
-    /// SMCCC_VERSION.
-    SmcccVersion,
+    /// A call that has one answer at all times ([`constant`]).
+    Constant(u64),
     /// SMCCC_ARCH_FEATURES of this function identifier.
     ArchFeatures(u32),
     /// One of the SMCCC_ARCH_WORKAROUND calls.
@@ -111,23 +115,70 @@ pub enum Call {
     Unknown(u32),
 }
 
-/// The functions that PSCI_FEATURES reports, all others are NOT_SUPPORTED.
-const fn implemented(id: FunctionId) -> bool {
-    matches!(
-        id,
-        FunctionId::PsciVersion
-            | FunctionId::CpuSuspend32
-            | FunctionId::CpuSuspend64
-            | FunctionId::CpuOff
-            | FunctionId::CpuOn32
-            | FunctionId::CpuOn64
-            | FunctionId::AffinityInfo32
-            | FunctionId::AffinityInfo64
-            | FunctionId::MigrateInfoType
-            | FunctionId::SystemOff
-            | FunctionId::SystemReset
-            | FunctionId::PsciFeatures
-    )
+/// What PSCI_FEATURES answers about the functions numbered 0 to 31: flags, or NOT_SUPPORTED; each number's 32-bit form, then its
+/// 64-bit form, two unused entries. A table, since a question about a function isn't to cost more than a call of it.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler: an index out of range doesn't build"
+)]
+const FEATURES: [i8; 128] = {
+    const fn place(id: FunctionId) -> usize {
+        place_of(id as u32) as usize
+    }
+    let mut table = [NOT_SUPPORTED as i8; 128];
+    table[place(FunctionId::PsciVersion)] = 0;
+    table[place(FunctionId::CpuSuspend32)] = CPU_SUSPEND_EXTENDED_FORMAT as i8;
+    table[place(FunctionId::CpuSuspend64)] = CPU_SUSPEND_EXTENDED_FORMAT as i8;
+    table[place(FunctionId::CpuOff)] = 0;
+    table[place(FunctionId::CpuOn32)] = 0;
+    table[place(FunctionId::CpuOn64)] = 0;
+    table[place(FunctionId::AffinityInfo32)] = 0;
+    table[place(FunctionId::AffinityInfo64)] = 0;
+    table[place(FunctionId::MigrateInfoType)] = 0;
+    table[place(FunctionId::SystemOff)] = 0;
+    table[place(FunctionId::SystemReset)] = 0;
+    table[place(FunctionId::PsciFeatures)] = 0;
+    table
+};
+
+/// Where [`FEATURES`] has a function: bit 30, which says that it is the 64-bit form, comes next to the number.
+const fn place_of(id: u32) -> u32 {
+    (id ^ ID_VERSION).rotate_left(2)
+}
+
+/// What PSCI_FEATURES answers about a function.
+#[inline]
+fn features(id: u32) -> i64 {
+    match FEATURES.get(place_of(id) as usize) {
+        Some(answer) => i64::from(*answer),
+        None if id == ID_SMCCC_VERSION => 0,
+        None => NOT_SUPPORTED,
+    }
+}
+
+fn implemented(id: FunctionId) -> bool {
+    features(id as u32) != NOT_SUPPORTED
+}
+
+/// The answer to a call that depends on nothing but its arguments (x0, x1) and changes nothing. So it needs neither the domain
+/// nor a lock.
+#[inline]
+pub fn constant(x0: u64, x1: u64) -> Option<u64> {
+    match x0 as u32 {
+        ID_FEATURES => Some(features(x1 as u32) as u64),
+        id => fixed(id),
+    }
+}
+
+/// The answer to a call without arguments. Out of line: a call that isn't here shouldn't pay for those that are.
+#[inline(never)]
+const fn fixed(id: u32) -> Option<u64> {
+    match id {
+        ID_VERSION => Some(PSCI_VERSION as u64),
+        ID_MIGRATE_INFO_TYPE => Some(MIGRATE_NOT_NEEDED as u64),
+        ID_SMCCC_VERSION => Some(SMCCC_VERSION as u64),
+        _ => None,
+    }
 }
 
 impl Call {
@@ -137,8 +188,10 @@ impl Call {
     pub fn decode(registers: [u64; 4]) -> Self {
         let [x0, x1, ..] = registers;
         let id = x0 as u32;
+        if let Some(value) = constant(x0, x1) {
+            return Self::Constant(value);
+        }
         match id {
-            ID_SMCCC_VERSION => return Self::SmcccVersion,
             ID_SMCCC_ARCH_FEATURES => return Self::ArchFeatures(x1 as u32),
             ID_WORKAROUND_1 => return Self::Workaround(Vulnerability::BranchTarget),
             ID_WORKAROUND_2 => {
@@ -149,11 +202,6 @@ impl Call {
             _ => {}
         }
         match FunctionId::try_from(id) {
-            // Its one argument is a function identifier, too: decoded here, all of it is decoded once.
-            Ok(FunctionId::PsciFeatures) => match PsciFeature::try_from(x1 as u32) {
-                Ok(psci_func_id) => Self::Psci(Function::Features { psci_func_id }),
-                Err(error) => Self::Refused(error.into()),
-            },
             Ok(known) if implemented(known) => match Function::try_from(&registers) {
                 Ok(function) => Self::Psci(function),
                 Err(error) => Self::Refused(error.into()),
@@ -272,7 +320,7 @@ impl DomainPower {
         match call {
             Call::Psci(function) => self.psci(caller, function, executable),
             Call::Refused(error) => Outcome::error(error),
-            Call::SmcccVersion => Outcome::Return(u64::from(SMCCC_VERSION)),
+            Call::Constant(value) => Outcome::Return(value),
             Call::ArchFeatures(ID_SMCCC_VERSION | ID_SMCCC_ARCH_FEATURES) => Outcome::value(0),
             Call::ArchFeatures(id) => {
                 Outcome::value(self.workarounds.answer(id).unwrap_or(NOT_SUPPORTED))
@@ -289,7 +337,6 @@ impl DomainPower {
         executable: impl FnOnce(u64) -> bool,
     ) -> Outcome {
         match function {
-            Function::Version => Outcome::Return(u64::from(PSCI_VERSION)),
             Function::CpuSuspend {
                 state: PowerState::StandbyOrRetention(_),
                 ..
@@ -328,21 +375,8 @@ impl DomainPower {
             }
             // From PSCI 1.0 on, levels above 0 need not be supported (DEN 0022, 5.7.4).
             Function::AffinityInfo { .. } => Outcome::error(ErrorCode::InvalidParameters),
-            Function::MigrateInfoType => Outcome::value(MIGRATE_NOT_NEEDED),
             Function::SystemOff => Outcome::SystemOff,
             Function::SystemReset => Outcome::SystemReset,
-            Function::Features {
-                psci_func_id: PsciFeature::SmcccVersion,
-            } => Outcome::value(0),
-            Function::Features {
-                psci_func_id: PsciFeature::PsciFunction(id),
-            } => match id {
-                FunctionId::CpuSuspend32 | FunctionId::CpuSuspend64 => {
-                    Outcome::value(CPU_SUSPEND_EXTENDED_FORMAT)
-                }
-                id if implemented(id) => Outcome::value(0),
-                _ => Outcome::error(ErrorCode::NotSupported),
-            },
             _ => Outcome::error(ErrorCode::NotSupported),
         }
     }

@@ -158,6 +158,12 @@ impl Vpl011 {
         true
     }
 
+    /// Whether a load at `offset` may change anything: reading received data does.
+    #[inline]
+    pub const fn read_has_effect(offset: u64) -> bool {
+        offset == DR
+    }
+
     /// A load of `width` at `offset` from the window's start. Undefined registers read zero.
     pub fn read(&mut self, offset: u64, width: Width) -> u64 {
         let register = offset & !3;
@@ -256,14 +262,14 @@ impl Vpl011 {
     }
 
     fn flags(&self) -> u32 {
-        let mut flags = FR_CTS | FR_DSR | FR_DCD | FR_TXFE;
+        const IDLE: u32 = FR_CTS | FR_DSR | FR_DCD | FR_TXFE;
         if self.receive.is_empty() {
-            flags |= FR_RXFE;
+            IDLE | FR_RXFE
+        } else if self.receive.len() >= self.depth() {
+            IDLE | FR_RXFF
+        } else {
+            IDLE
         }
-        if self.receive.len() >= self.depth() {
-            flags |= FR_RXFF;
-        }
-        flags
     }
 
     fn read_data(&mut self) -> u32 {

@@ -88,6 +88,88 @@ pub enum Trap {
     Unknown(u8),
 }
 
+const CLASS: u64 = 0x3f << 26;
+const CLASS_SYSTEM: u64 = 0x18 << 26;
+const CLASS_DATA_ABORT: u64 = 0x24 << 26;
+/// ISV: the syndrome describes the access.
+const VALID: u64 = 1 << 24;
+/// S1PTW: it was a stage 1 table walk.
+const WALK: u64 = 1 << 7;
+/// CM: it was cache maintenance.
+const MAINTENANCE: u64 = 1 << 8;
+
+/// DFSC 0b0001xx, 0b0010xx and 0b0011xx are translation, access flag and permission faults, by level (xx): the upper two of its six
+/// bits are zero, the next two aren't.
+const STATUS_UPPER: u64 = 0x30;
+const STATUS_KIND: u64 = 0x0c;
+
+/// The load or store, if it is one that can be emulated: described, not let through by stage 2, nothing besides.
+#[inline(always)]
+pub const fn mmio(esr: u64) -> Option<MmioAccess> {
+    const ALL: u64 = CLASS | VALID | WALK | MAINTENANCE | STATUS_UPPER;
+    if esr & ALL == CLASS_DATA_ABORT | VALID && esr & STATUS_KIND != 0 {
+        Some(MmioAccess::new(esr as u32))
+    } else {
+        None
+    }
+}
+
+/// Whether it is a write to the system register with this name; one comparison, for what happens often.
+#[inline(always)]
+pub const fn is_write_of(esr: u64, name: u32) -> bool {
+    /// All of the syndrome but the length of the instruction (25) and the register moved (9:5).
+    const NAME: u64 = CLASS | 0x1ff_fc1f;
+    let (op0, op1, op2) = (name >> 14 & 3, name >> 11 & 7, name & 7);
+    let (crn, crm) = (name >> 7 & 0xf, name >> 3 & 0xf);
+    let iss = op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | crm << 1;
+    esr & NAME == CLASS_SYSTEM | iss as u64
+}
+
+/// The system register access, if it is one.
+#[inline(always)]
+pub const fn system(esr: u64) -> Option<SystemAccess> {
+    if esr & CLASS == CLASS_SYSTEM {
+        Some(SystemAccess::new(esr as u32))
+    } else {
+        None
+    }
+}
+
+impl MmioAccess {
+    #[inline(always)]
+    const fn new(iss: u32) -> Self {
+        Self {
+            write: iss & 1 << 6 != 0,
+            width: match iss >> 22 & 3 {
+                0 => Width::Byte,
+                1 => Width::Half,
+                2 => Width::Word,
+                _ => Width::Double,
+            },
+            register: (iss >> 16 & 0x1f) as usize,
+            sign_extend: iss & 1 << 21 != 0,
+            full: iss & 1 << 15 != 0,
+        }
+    }
+}
+
+impl SystemAccess {
+    #[inline(always)]
+    const fn new(iss: u32) -> Self {
+        Self {
+            encoding: encoding(
+                iss >> 20 & 3,
+                iss >> 14 & 7,
+                iss >> 10 & 0xf,
+                iss >> 1 & 0xf,
+                iss >> 17 & 7,
+            ),
+            read: iss & 1 != 0,
+            register: (iss >> 5 & 0x1f) as usize,
+        }
+    }
+}
+
 /// Decodes ESR_EL2 of a synchronous exception from a lower level.
 pub const fn decode(esr: u64) -> Trap {
     let class = (esr >> 26) as u8 & 0x3f;
@@ -99,44 +181,18 @@ pub const fn decode(esr: u64) -> Trap {
         0x07 | 0x19 => Trap::FloatingPoint,
         0x16 => Trap::Hvc(iss as u16),
         0x17 => Trap::Smc(iss as u16),
-        0x18 => Trap::System(SystemAccess {
-            encoding: encoding(
-                iss >> 20 & 3,
-                iss >> 14 & 7,
-                iss >> 10 & 0xf,
-                iss >> 1 & 0xf,
-                iss >> 17 & 7,
-            ),
-            read: iss & 1 != 0,
-            register: (iss >> 5 & 0x1f) as usize,
-        }),
+        0x18 => Trap::System(SystemAccess::new(iss)),
         0x20 => Trap::InstructionAbort,
-        0x24 => {
-            let valid = iss & 1 << 24 != 0;
-            let status = iss & 0x3f;
-            let access = if valid {
-                Some(MmioAccess {
-                    write: iss & 1 << 6 != 0,
-                    width: match iss >> 22 & 3 {
-                        0 => Width::Byte,
-                        1 => Width::Half,
-                        2 => Width::Word,
-                        _ => Width::Double,
-                    },
-                    register: (iss >> 16 & 0x1f) as usize,
-                    sign_extend: iss & 1 << 21 != 0,
-                    full: iss & 1 << 15 != 0,
-                })
+        0x24 => Trap::DataAbort {
+            access: if esr & VALID != 0 {
+                Some(MmioAccess::new(iss))
             } else {
                 None
-            };
-            Trap::DataAbort {
-                access,
-                walk: iss & 1 << 7 != 0,
-                translation: matches!(status & 0x3c, 0x04 | 0x08 | 0x0c),
-                cache_maintenance: iss & 1 << 8 != 0,
-            }
-        }
+            },
+            walk: esr & WALK != 0,
+            translation: esr & STATUS_UPPER == 0 && esr & STATUS_KIND != 0,
+            cache_maintenance: esr & MAINTENANCE != 0,
+        },
         _ => Trap::Unknown(class),
     }
 }
@@ -228,6 +284,46 @@ mod tests {
                 register: 7
             })
         );
+    }
+
+    #[test]
+    fn a_write_is_recognised_by_its_name_alone() {
+        const SGI1R: u32 = encoding(3, 0, 12, 11, 5);
+        let write = 0x18 << 26 | 3 << 20 | 5 << 17 | 12 << 10 | 11 << 1;
+        for esr in [write, write | 1 << 25, write | 0x1f << 5] {
+            assert!(is_write_of(esr, SGI1R), "{esr:#x}");
+        }
+        // A read, and each field of the name changed.
+        for bit in [0, 1, 10, 14, 17, 20, 26] {
+            assert!(!is_write_of(write ^ 1 << bit, SGI1R), "bit {bit}");
+        }
+        for op2 in 0..8u64 {
+            let esr = write & !(7 << 17) | op2 << 17;
+            let Trap::System(access) = decode(esr) else {
+                panic!("{esr:#x} is a system register access");
+            };
+            assert_eq!(is_write_of(esr, SGI1R), access.encoding == SGI1R, "{op2}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_emulated_is_described_and_a_fault_of_stage_2_s_own_translation() {
+        let good = 0x24 << 26 | 1 << 25 | 1 << 24 | 2 << 22 | 3 << 16 | 0x07;
+        assert!(mmio(good).is_some());
+        for status in 0..64u64 {
+            let esr = good & !0x3f | status;
+            let expected = matches!(status >> 2, 1..=3);
+            assert_eq!(mmio(esr).is_some(), expected, "status {status:#x}");
+        }
+        // No description; a table walk; cache maintenance; an instruction abort.
+        for esr in [
+            good & !(1 << 24),
+            good | 1 << 7,
+            good | 1 << 8,
+            good & !(0x3f << 26) | 0x20 << 26,
+        ] {
+            assert_eq!(mmio(esr), None, "{esr:#x}");
+        }
     }
 
     #[test]

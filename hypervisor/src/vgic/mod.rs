@@ -295,6 +295,7 @@ impl Vgic {
     /// The guest's write to ICC_SGI1R_EL1 (12.2 "ICC_SGI1R_EL1"): a target list (15:0) of Aff0
     /// values from 16·RS (47:44) on, Aff1 (23:16), Aff2 (39:32), Aff3 (55:48), INTID (27:24);
     /// or everyone but itself (IRM, bit 40).
+    #[inline]
     pub fn sgi1r_write(&mut self, from_vcpu: usize, value: u64) -> Kicks {
         self.send_sgi(from_vcpu, value, true)
     }
@@ -304,16 +305,24 @@ impl Vgic {
         self.send_sgi(from_vcpu, value, false)
     }
 
+    #[inline]
     fn send_sgi(&mut self, from: usize, value: u64, group1: bool) -> Kicks {
-        let this = bit((value >> 24) as u32 & 15);
-        let everyone = Bits(u32::MAX.wrapping_shl(self.cpus.len() as u32) ^ u32::MAX);
+        let everyone = u32::MAX.wrapping_shl(self.cpus.len() as u32) ^ u32::MAX;
         let targets = if value & 1 << 40 != 0 {
-            everyone.0 & !Kicks::one(from).mask()
+            everyone & !Kicks::one(from).mask()
         } else if value & 0x00ff_f0ff_00ff_0000 != 0 {
             0 // Aff3, RS, Aff2, Aff1: nobody lives there.
         } else {
-            everyone.0 & value as u32 & 0xffff
+            everyone & value as u32 & 0xffff
         };
+        if targets == 0 {
+            return Kicks::NONE;
+        }
+        self.latch_sgi(targets, (value >> 24) as u32 & 15, group1)
+    }
+
+    fn latch_sgi(&mut self, targets: u32, sgi: u32, group1: bool) -> Kicks {
+        let this = bit(sgi);
         let mut kicks = Kicks::NONE;
         for vcpu in Bits(targets) {
             let vcpu = vcpu as usize; // its private bank's index, too
