@@ -1,18 +1,21 @@
 //! A vCPU's registers, and what is exchanged when another vCPU runs next.
 //!
-//! General registers are saved at every exit, by the vectors. The rest stays in the hardware while EL2 works, since
+//! General registers are saved at every exit, by the vectors, as far as the exit needs them. The rest stays in the hardware while EL2 works, since
 //! EL2 uses none of it, and is exchanged only between two vCPUs.
 
 use super::registers::{isb, read, write};
+use crate::system::schedule::Member;
 use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, HPFAR_EL2};
 use core::cell::UnsafeCell;
+use hypervisor::psci;
 use hypervisor::trap::controls;
 use hypervisor::trap::inject::{self, Before, Exception};
 use hypervisor::vgic::{CpuInterface, ListRegisters, Maintenance};
+use spin::Once;
 use tock_registers::interfaces::Readable;
 
 /// What the vectors save: their layout is known to `vectors.S`.
-#[repr(C)]
+#[repr(C, align(16))]
 #[derive(Clone, Debug, Default)]
 pub struct Registers {
     /// X0 to X30.
@@ -37,8 +40,12 @@ impl Registers {
     }
 }
 
-/// A vCPU's general registers at a fixed place, where the vectors find them.
-pub struct RegisterFile(UnsafeCell<Registers>);
+/// A vCPU's general registers at a fixed place, where the vectors find them, and whose they are.
+#[repr(C)]
+pub struct RegisterFile {
+    registers: UnsafeCell<Registers>,
+    owner: Once<Member>,
+}
 
 // SAFETY: used by its creator before the vCPU's first run, and by the CPU on which the vCPU runs (its affinity) only:
 // there by the vectors, and by the exit handler through the reference that they hand over.
@@ -47,16 +54,24 @@ unsafe impl Sync for RegisterFile {}
 impl RegisterFile {
     /// All zero.
     pub const fn new() -> Self {
-        Self(UnsafeCell::new(Registers {
-            x: [0; 31],
-            elr: 0,
-            spsr: 0,
-        }))
+        Self {
+            registers: UnsafeCell::new(Registers {
+                x: [0; 31],
+                elr: 0,
+                spsr: 0,
+            }),
+            owner: Once::new(),
+        }
     }
 
-    /// What the vectors load from and save to.
+    /// What the vectors load from.
     pub const fn pointer(&self) -> *mut Registers {
-        self.0.get()
+        self.registers.get()
+    }
+
+    /// Tells once and for all which vCPU's registers these are. Firmware's are nobody's: its exits aren't answered at once.
+    pub fn belong_to(&self, member: Member) {
+        self.owner.call_once(|| member);
     }
 
     /// Sets a vCPU that is off to its first instruction: EL1h, everything masked, `x0` given.
@@ -68,7 +83,7 @@ impl RegisterFile {
         };
         registers.set(0, x0);
         // SAFETY: see `Sync`: a vCPU that is off runs nowhere.
-        unsafe { *self.0.get() = registers };
+        unsafe { *self.registers.get() = registers };
     }
 }
 
@@ -371,10 +386,92 @@ pub fn syndrome() -> (u64, u64, u64) {
     (ESR_EL2.get(), FAR_EL2.get(), HPFAR_EL2.get())
 }
 
-/// The vectors come here with a guest's registers saved; what this returns is resumed.
+/// The vectors come here with a hypercall of a guest whose registers that a procedure call may change are saved. Returns whether it
+/// was answered: 0 or 1.
 #[unsafe(no_mangle)]
-extern "C" fn baton_exit(registers: &mut Registers, kind: u64) -> *mut Registers {
-    crate::system::exit::handle(registers, kind)
+extern "C" fn baton_call(file: &RegisterFile) -> u64 {
+    // SAFETY: the vectors hand over the file of the vCPU that exited, which nobody else uses until it is resumed.
+    let registers = unsafe { &mut *file.registers.get() };
+    match psci::constant(registers.x[0], registers.x[1]) {
+        Some(value) if file.owner.is_completed() => {
+            registers.x[0] = value;
+            1
+        }
+        _ => 0,
+    }
+}
+
+/// What `vectors.S` does after [`baton_access`] and [`baton_register`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+pub enum Quick {
+    /// Served; X19 to X29 are as they were.
+    Resume = 0,
+    /// Served; any register may have changed.
+    ResumeAll = 1,
+    /// Not served, nothing has changed: [`Exit::Synchronous`] follows.
+    Unserved = 2,
+}
+
+/// What [`baton_exit`] is called for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// An exception of the guest, not served yet.
+    Synchronous,
+    /// One that was served already, but this CPU has something to do.
+    Served,
+    /// An interrupt.
+    Interrupt,
+    /// An SError.
+    SError,
+}
+
+/// The vectors come here with a guest's data abort, all general registers saved. ELR and SPSR stay in the system registers.
+#[unsafe(no_mangle)]
+extern "C" fn baton_access(file: &RegisterFile, esr: u64) -> Quick {
+    let Some(member) = file.owner.get() else {
+        return Quick::Unserved;
+    };
+    // SAFETY: as in `baton_call`.
+    let registers = unsafe { &mut *file.registers.get() };
+    crate::system::emulation::access(*member, registers, esr)
+}
+
+/// Likewise with a trapped access to a system register.
+#[unsafe(no_mangle)]
+extern "C" fn baton_register(file: &RegisterFile, esr: u64) -> Quick {
+    let Some(member) = file.owner.get() else {
+        return Quick::Unserved;
+    };
+    // SAFETY: as in `baton_call`.
+    let registers = unsafe { &mut *file.registers.get() };
+    crate::system::emulation::register(*member, registers, esr)
+}
+
+/// Moves the guest on to its next instruction, while ELR stays in the system register.
+#[inline(always)]
+pub fn skip_instruction() {
+    write!("elr_el2", read!("elr_el2").wrapping_add(4));
+}
+
+/// Guest-physical address of a stage 2 fault.
+#[inline(always)]
+pub fn fault_address() -> u64 {
+    hypervisor::trap::syndrome::fault_address(read!("hpfar_el2"), read!("far_el2"))
+}
+
+/// The vectors come here with everything of the guest saved that EL2 uses; what this returns is resumed.
+#[unsafe(no_mangle)]
+extern "C" fn baton_exit(file: &RegisterFile, kind: u64) -> *mut Registers {
+    let kind = match kind {
+        2 => Exit::Synchronous,
+        3 => Exit::Served,
+        4 => Exit::Interrupt,
+        _ => Exit::SError,
+    };
+    // SAFETY: as in `baton_call`.
+    let registers = unsafe { &mut *file.registers.get() };
+    crate::system::exit::handle(file.owner.get().copied(), registers, kind)
 }
 
 /// Sets this CPU's trap controls: see [`controls`].
@@ -390,9 +487,8 @@ pub fn set_traps() {
 /// Goes to the guest for the first time on this CPU; the stack of the caller is forgotten.
 pub fn start(registers: *mut Registers) -> ! {
     unsafe extern "C" {
-        fn start_guest(registers: *mut Registers, stack: usize) -> !;
+        fn resume_guest(registers: *mut Registers) -> !;
     }
-    let stack = super::cpu::stack_top(super::cpu::current().index(), false);
-    // SAFETY: the registers belong to the vCPU that was just loaded; the stack is this CPU's.
-    unsafe { start_guest(registers, stack) }
+    // SAFETY: the registers belong to the vCPU or firmware that was just loaded.
+    unsafe { resume_guest(registers) }
 }

@@ -5,7 +5,7 @@
 
 use aarch64_cpu::registers::{MPIDR_EL1, TPIDR_EL2};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use tock_registers::interfaces::{Readable, Writeable};
 
 /// Most CPUs that one Baton uses; the linker script has as many stacks.
@@ -20,6 +20,10 @@ pub struct Cpu {
     vcpu: AtomicUsize,
     fault_stack: UnsafeCell<usize>,
     scratch: [UnsafeCell<u64>; 2],
+    /// Top of the stack: where an exit begins.
+    stack: UnsafeCell<usize>,
+    /// Not 0: the next exit doesn't go straight back to the guest. Read by the vectors.
+    work: AtomicU32,
     /// Number of the CPU: its index in the machine's list.
     index: usize,
     /// MPIDR affinity.
@@ -37,6 +41,8 @@ impl Cpu {
             vcpu: AtomicUsize::new(0),
             fault_stack: UnsafeCell::new(0),
             scratch: [const { UnsafeCell::new(0) }; 2],
+            stack: UnsafeCell::new(0),
+            work: AtomicU32::new(0),
             index,
             affinity: AtomicU64::new(0),
             loaded: AtomicUsize::new(0),
@@ -44,8 +50,28 @@ impl Cpu {
     }
 
     /// Index in the machine's list of CPUs.
+    #[inline(always)]
     pub const fn index(&self) -> usize {
         self.index
+    }
+
+    /// There is something that this CPU must see to before it resumes a guest: what it is was stored before.
+    /// Who asks it of another CPU sends that an interrupt afterwards, since it may have looked just now.
+    #[inline(always)]
+    pub fn demand(&self) {
+        // Release: whoever takes the demand (`take_demand`) sees what it is about.
+        self.work.store(1, Ordering::Release);
+    }
+
+    /// Forgets the demand. What it may be about is looked at *after* this, so that what comes meanwhile is either seen or
+    /// leaves its own demand.
+    #[inline(always)]
+    pub fn take_demand(&self) {
+        // A read-modify-write, not a store: one that loses a demand has read it, and so sees what it is about. SeqCst, since
+        // what is looked at next must not be read before.
+        if self.work.load(Ordering::Relaxed) != 0 {
+            self.work.swap(0, Ordering::SeqCst);
+        }
     }
 }
 
@@ -76,8 +102,11 @@ pub fn guard_pages() -> impl Iterator<Item = usize> {
 /// Makes CPU `index` the one that this code runs on. Once per CPU, before anything uses [`current`].
 pub fn adopt(index: usize) {
     let cpu = &CPUS[index];
-    // SAFETY: only this CPU writes its own cell, here, before it takes any exception.
-    unsafe { *cpu.fault_stack.get() = stack_top(index, true) };
+    // SAFETY: only this CPU writes its own cells, here, before it takes any exception.
+    unsafe {
+        *cpu.fault_stack.get() = stack_top(index, true);
+        *cpu.stack.get() = stack_top(index, false);
+    }
     cpu.affinity
         .store(MPIDR_EL1.get() & 0xff_00ff_ffff, Ordering::Relaxed);
     TPIDR_EL2.set(core::ptr::from_ref(cpu) as u64);

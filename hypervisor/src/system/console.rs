@@ -11,8 +11,8 @@
 )]
 
 use super::{management, schedule};
-use crate::arch::timer;
 use crate::arch::uart::Pl011;
+use crate::arch::{cpu, timer};
 use alloc::collections::VecDeque;
 use coproc_core::id::DomainId;
 use coproc_core::time::Instant;
@@ -38,6 +38,12 @@ static FACE: Once<Mutex<Face>> = Once::new();
 static MESSAGE_BUFFER: Mutex<(VecDeque<u8>, u64)> = Mutex::new((VecDeque::new(), 0));
 static BUSY: AtomicBool = AtomicBool::new(false);
 static NEXT: AtomicU64 = AtomicU64::new(NEVER);
+
+/// Something has collected: this CPU moves it on before it resumes a guest.
+fn mark_busy() {
+    BUSY.store(true, Ordering::Release);
+    cpu::current().demand();
+}
 
 struct Buffer<'a>(&'a mut (VecDeque<u8>, u64));
 
@@ -68,7 +74,7 @@ impl log::Log for Logger {
             _ => "",
         };
         let _ = writeln!(Buffer(&mut messages), "{mark}{}", record.args());
-        BUSY.store(true, Ordering::Release);
+        mark_busy();
     }
 
     fn flush(&self) {}
@@ -108,7 +114,7 @@ pub fn listen() {
         let mut face = face.lock();
         face.uart.listen();
         face.console.start(timer::now());
-        BUSY.store(true, Ordering::Release);
+        mark_busy();
     }
 }
 
@@ -118,7 +124,7 @@ pub fn write_domain(domain: DomainId, byte: u8) {
         face.lock()
             .console
             .write_domain(domain, &[byte], timer::now());
-        BUSY.store(true, Ordering::Release);
+        mark_busy();
     }
 }
 
@@ -147,7 +153,7 @@ pub fn receive() {
             }
         }
     }
-    BUSY.store(true, Ordering::Release);
+    mark_busy();
 }
 
 /// Moves on what has collected, a bounded amount. Cheap when there is nothing.
@@ -158,12 +164,13 @@ pub fn service() {
     }
     // Another CPU is at it already: it will see what this one has left, or the next exit does.
     let Some(mut face) = FACE.get().and_then(Mutex::try_lock) else {
+        cpu::current().demand();
         return;
     };
     BUSY.store(false, Ordering::Release);
     let more = pass(&mut face);
     if more {
-        BUSY.store(true, Ordering::Release);
+        mark_busy();
     }
     face.uart.notify_room(more);
     let next = face.console.next_flush().map_or(NEVER, Instant::as_nanos);

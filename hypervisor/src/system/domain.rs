@@ -54,7 +54,7 @@ pub struct Vcpu {
     pub lists: Mutex<ListRegisters>,
     activity: AtomicU8,
     /// Something happened that it has to look at before it goes on (or goes to sleep).
-    pub attention: AtomicBool,
+    attention: AtomicBool,
 }
 
 impl Vcpu {
@@ -90,16 +90,35 @@ impl Vcpu {
     pub fn set_activity(&self, activity: Activity) {
         self.activity.store(activity as u8, Ordering::SeqCst);
         // A wake-up that came before the store found nothing to wake; it left its mark.
-        if matches!(activity, Activity::Waiting | Activity::Parked)
-            && self.attention.load(Ordering::SeqCst)
-        {
+        if matches!(activity, Activity::Waiting | Activity::Parked) && self.attention() {
             self.activity.store(Activity::Ready as u8, Ordering::SeqCst);
         }
     }
 
+    /// Whether it has to be looked at.
+    #[inline(always)]
+    pub fn attention(&self) -> bool {
+        self.attention.load(Ordering::SeqCst)
+    }
+
+    /// It is to be looked at before it goes on. Another CPU's must be told besides ([`Self::wake`]).
+    #[inline]
+    pub fn demand_attention(&self) {
+        self.attention.store(true, Ordering::SeqCst);
+        if let Some(cpu) = cpu::by_index(self.cpu) {
+            cpu.demand();
+        }
+    }
+
+    /// It's being looked at; returns whether it had to be.
+    pub fn take_attention(&self) -> bool {
+        // Looked at first: mostly there is nothing, and a load costs less than an exchange.
+        self.attention() && self.attention.swap(false, Ordering::SeqCst)
+    }
+
     /// Lets a waiting vCPU go on; makes its CPU look at it.
     pub fn wake(&self) {
-        self.attention.store(true, Ordering::SeqCst);
+        self.demand_attention();
         for from in [Activity::Waiting, Activity::Parked] {
             let _ = self.activity.compare_exchange(
                 from as u8,
@@ -305,6 +324,7 @@ impl Domain {
     }
 
     /// Wakes the vCPUs that the interrupt controller has something for.
+    #[inline(never)]
     pub fn kick(&self, kicks: Kicks) {
         for index in kicks.iter() {
             if let Some(vcpu) = self.vcpus.get(index) {

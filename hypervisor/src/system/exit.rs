@@ -12,16 +12,14 @@
 
 use super::domain::{Activity, Domain, Life, Vcpu};
 use super::schedule::{self, Member};
-use super::{console, devices, firmware, interrupts, sharing};
-use crate::arch::context::{self, Registers};
+use super::{devices, firmware, interrupts, sharing};
+use crate::arch::context::{self, Exit, Registers};
 use coproc_core::address::GuestPhysical;
 use coproc_core::register::{Access, Operation, Width};
-use core::sync::atomic::Ordering;
 use hypervisor::guest_tree::layout;
 use hypervisor::psci::{Call, Outcome};
-use hypervisor::trap::identification;
 use hypervisor::trap::inject::Exception;
-use hypervisor::trap::syndrome::{self, MmioAccess, SystemAccess, Trap, encoding};
+use hypervisor::trap::syndrome::{self, MmioAccess, Trap};
 use hypervisor::vgic::Line;
 use hypervisor::vpci::{SLOTS, intx_line};
 
@@ -38,13 +36,14 @@ pub enum Answer {
     Abort,
 }
 
-/// An exception of a guest brought this CPU here.
-pub fn handle(registers: &mut Registers, kind: u64) -> *mut Registers {
-    if let Some(member) = schedule::loaded() {
+/// An exit that takes more than its answer, of this vCPU or (`None`) of firmware; returns who is resumed.
+pub fn handle(member: Option<Member>, registers: &mut Registers, kind: Exit) -> *mut Registers {
+    if let Some(member) = member {
         match kind {
-            0 => synchronous(member, registers),
-            1 => interrupts::serve(),
-            _ => log::warn!("{}: SError, dropped", member.domain.id),
+            Exit::Synchronous => synchronous(member, registers),
+            Exit::Served => {}
+            Exit::Interrupt => interrupts::serve(),
+            Exit::SError => log::warn!("{}: SError, dropped", member.domain.id),
         }
     } else if let Some(core) = firmware::here() {
         return firmware::handle(core, registers, kind);
@@ -84,8 +83,10 @@ fn synchronous(member: Member, registers: &mut Registers) {
             advance(registers);
             call(member, registers);
         }
-        Trap::System(access) => system_register(member, registers, &access),
-        Trap::FloatingPoint | Trap::Unknown(_) => context::inject(registers, Exception::Undefined),
+        // Registers that exist were served by `emulation`.
+        Trap::System(_) | Trap::FloatingPoint | Trap::Unknown(_) => {
+            context::inject(registers, Exception::Undefined)
+        }
     }
 }
 
@@ -136,49 +137,12 @@ pub(super) fn within(address: u64, base: u64, size: u64) -> Option<u64> {
     address.checked_sub(base).filter(|offset| *offset < size)
 }
 
+/// What [`emulation`](super::emulation) leaves: clock and watchdog, PCI configuration space, coprocessors.
 fn mmio(member: Member, address: GuestPhysical, width: Width, operation: Operation) -> Answer {
-    let Member { domain, vcpu } = member;
-    let at = address.get();
     if !address.is_aligned(width.bytes()) {
         return Answer::Abort;
     }
-    if let Some(offset) = within(at, layout::GICD_BASE, layout::GICD_SIZE) {
-        return gic(
-            member,
-            operation,
-            STATE.contains(&offset),
-            |vgic, operation| match operation {
-                Operation::Read => (vgic.distributor_read(vcpu.index, offset, width), None),
-                Operation::Write(value) => (
-                    0,
-                    Some(vgic.distributor_write(vcpu.index, offset, width, value)),
-                ),
-            },
-        );
-    }
-    let redistributors = layout::GICR_SIZE.saturating_mul(domain.vcpus.len() as u64);
-    if let Some(offset) = within(at, layout::GICR_BASE, redistributors) {
-        let frame = (offset / layout::GICR_SIZE) as usize;
-        let offset = offset % layout::GICR_SIZE;
-        let state = offset
-            .checked_sub(SGI_FRAME)
-            .is_some_and(|offset| STATE.contains(&offset));
-        return gic(
-            member,
-            operation,
-            state,
-            |vgic, operation| match operation {
-                Operation::Read => (vgic.redistributor_read(frame, offset, width), None),
-                Operation::Write(value) => (
-                    0,
-                    Some(vgic.redistributor_write(frame, offset, width, value)),
-                ),
-            },
-        );
-    }
-    if let Some(offset) = within(at, layout::UART_BASE, layout::UART_SIZE) {
-        return uart(domain, offset, width, operation);
-    }
+    let (domain, at) = (member.domain, address.get());
     if let Some(answer) = devices::access(domain, at, width, operation) {
         return answer;
     }
@@ -186,60 +150,6 @@ fn mmio(member: Member, address: GuestPhysical, width: Width, operation: Operati
         return configuration(domain, offset, width, operation);
     }
     coproc_access(member, address, width, operation, false).unwrap_or(Answer::Abort)
-}
-
-/// Offset of the SGI frame in a redistributor.
-const SGI_FRAME: u64 = 0x1_0000;
-/// ISPENDR to ICACTIVER: the registers that tell or change what list registers hold.
-const STATE: core::ops::Range<u64> = 0x200..0x400;
-
-/// An access to the interrupt controller; `state`: to what may be in the list registers.
-fn gic(
-    member: Member,
-    operation: Operation,
-    state: bool,
-    access: impl FnOnce(
-        &mut hypervisor::vgic::Vgic,
-        Operation,
-    ) -> (u64, Option<hypervisor::vgic::Kicks>),
-) -> Answer {
-    if state {
-        member.vcpu.attention.store(true, Ordering::SeqCst);
-        schedule::synchronise(member);
-    }
-    let (value, kicks) = access(&mut member.domain.vgic.lock(), operation);
-    if let Some(kicks) = kicks {
-        member.domain.kick(kicks);
-    }
-    Answer::Value(value)
-}
-
-fn uart(domain: &Domain, offset: u64, width: Width, operation: Operation) -> Answer {
-    let Some(uart) = &domain.uart else {
-        return Answer::Abort;
-    };
-    let mut sent = None;
-    let changed;
-    let value = {
-        let mut uart = uart.lock();
-        let before = uart.interrupt_level();
-        let value = match operation {
-            Operation::Read => uart.read(offset, width),
-            Operation::Write(value) => {
-                sent = uart.write(offset, width, value);
-                0
-            }
-        };
-        changed = uart.interrupt_level() != before;
-        value
-    };
-    if changed {
-        domain.refresh_uart();
-    }
-    if let Some(byte) = sent {
-        console::write_domain(domain.id, byte);
-    }
-    Answer::Value(value)
 }
 
 fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operation) -> Answer {
@@ -403,65 +313,4 @@ fn start_vcpu(domain: &Domain, vcpu: &Vcpu, entry: u64, argument: u64) {
     vcpu.registers.start_at(entry, argument);
     vcpu.set_activity(Activity::Ready);
     vcpu.wake();
-}
-
-fn system_register(member: Member, registers: &mut Registers, access: &SystemAccess) {
-    const SGI1R: u32 = encoding(3, 0, 12, 11, 5);
-    const ASGI1R: u32 = encoding(3, 0, 12, 11, 6);
-    const SGI0R: u32 = encoding(3, 0, 12, 11, 7);
-    const DIR: u32 = encoding(3, 0, 12, 11, 1);
-    const ACTLR: u32 = encoding(3, 0, 1, 0, 1);
-    /// Op0 of the debug registers.
-    const DEBUG: u32 = 2;
-    const MDSCR: u32 = encoding(2, 0, 0, 2, 2);
-    const OSLSR: u32 = encoding(2, 0, 1, 1, 4);
-    const OS_LOCK_IMPLEMENTED: u64 = 1 << 3;
-    const DC_ISW: u32 = encoding(1, 0, 7, 6, 2);
-    const DC_CSW: u32 = encoding(1, 0, 7, 10, 2);
-    const DC_CISW: u32 = encoding(1, 0, 7, 14, 2);
-    let Member { domain, vcpu } = member;
-    let name = access.encoding;
-    let value = registers.get(access.register);
-    match (name, access.read) {
-        (SGI1R, false) => {
-            let kicks = domain.vgic.lock().sgi1r_write(vcpu.index, value);
-            domain.kick(kicks);
-        }
-        (SGI0R | ASGI1R, false) => {
-            let kicks = domain.vgic.lock().sgi0r_write(vcpu.index, value);
-            domain.kick(kicks);
-        }
-        (DIR, false) => {
-            vcpu.attention.store(true, Ordering::SeqCst);
-            schedule::synchronise(member);
-            let kicks = domain
-                .vgic
-                .lock()
-                .deactivate(vcpu.index, value as u32 & 0xff_ffff);
-            domain.kick(kicks);
-            vcpu.attention.store(true, Ordering::SeqCst);
-        }
-        // Implementation-defined controls are the machine's, not the domain's.
-        (ACTLR, true) => registers.set(access.register, 0),
-        (ACTLR, false) => {}
-        // Cache operations by set and way reach one CPU's caches only, and a vCPU may move: they have no defined use under
-        // a hypervisor. All of a domain's memory is coherent with them left out, once its caches are on.
-        (DC_ISW | DC_CSW | DC_CISW, false) => {}
-        // Self-hosted debug: single-stepping works. Breakpoints and watchpoints read as zero and ignore writes:
-        // the hardware's would hit other domains, too.
-        (MDSCR, true) => registers.set(access.register, context::debug_control()),
-        (MDSCR, false) => context::set_debug_control(value),
-        (OSLSR, true) => registers.set(access.register, OS_LOCK_IMPLEMENTED),
-        (name, true) if name >> 14 == DEBUG => registers.set(access.register, 0),
-        (name, false) if name >> 14 == DEBUG => {}
-        (name, true) if identification::is_identification(name) => {
-            let shown = identification::shown(name, context::identification(name));
-            registers.set(access.register, shown);
-        }
-        _ => {
-            context::inject(registers, Exception::Undefined);
-            return;
-        }
-    }
-    advance(registers);
 }

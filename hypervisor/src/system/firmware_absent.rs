@@ -2,7 +2,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::domain::Domain;
-use crate::arch::context::Registers;
+use crate::arch::context::{Exit, Registers};
 use alloc::string::{String, ToString};
 use coproc_core::address::HostPhysical;
 use coproc_core::driver::{Hardware, Step};
@@ -36,7 +36,7 @@ pub const fn is_core(_number: usize) -> bool {
 }
 
 /// Never called: there is no core.
-pub fn handle(core: &'static FirmwareCore, _: &mut Registers, _: u64) -> *mut Registers {
+pub fn handle(core: &'static FirmwareCore, _: &mut Registers, _: Exit) -> *mut Registers {
     match *core {}
 }
 

@@ -58,7 +58,7 @@ fn serve_one(intid: u32) -> bool {
     } else if intid == MAINTENANCE.load(Ordering::Relaxed) {
         // The condition holds until the list registers are as the interrupt controller wants them.
         if let Some(member) = schedule::loaded() {
-            member.vcpu.attention.store(true, Ordering::SeqCst);
+            member.vcpu.demand_attention();
             schedule::synchronise(member);
         }
     } else if intid == UART.load(Ordering::Relaxed) {

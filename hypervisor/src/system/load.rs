@@ -404,6 +404,12 @@ fn store(pieces: &[Piece], at: GuestPhysical, data: &[u8]) {
 
 /// Which CPU runs which vCPUs.
 pub fn distribute(domains: &'static [Domain]) {
+    for domain in domains {
+        for vcpu in &domain.vcpus {
+            vcpu.registers
+                .belong_to(super::schedule::Member { domain, vcpu });
+        }
+    }
     for index in 0..cpu::MAX_CPUS {
         let members = domains
             .iter()

@@ -28,6 +28,7 @@ pub mod boot;
 pub mod console;
 pub mod devices;
 pub mod domain;
+pub mod emulation;
 pub mod exit;
 #[cfg_attr(not(feature = "fw-core"), path = "firmware_absent.rs")]
 pub mod firmware;

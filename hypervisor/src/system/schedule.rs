@@ -83,16 +83,19 @@ pub fn assign(index: usize, members: Vec<Member>) {
 /// The timer of CPU `index` must be set anew before that CPU goes on; it is told.
 pub fn rearm_at(index: usize) {
     at(index).rearm.store(true, Ordering::SeqCst);
-    if index != cpu::current().index()
-        && let Some(target) = cpu::by_index(index)
-    {
-        gic::kick(target.affinity.load(Ordering::Relaxed));
+    if let Some(target) = cpu::by_index(index) {
+        target.demand();
+        if index != cpu::current().index() {
+            gic::kick(target.affinity.load(Ordering::Relaxed));
+        }
     }
 }
 
 /// The timer of this CPU must be set anew before it goes on.
 pub fn rearm() {
-    queue(cpu::current()).rearm.store(true, Ordering::Relaxed);
+    let cpu = cpu::current();
+    queue(cpu).rearm.store(true, Ordering::Relaxed);
+    cpu.demand();
 }
 
 impl Queue {
@@ -141,14 +144,16 @@ pub fn loaded() -> Option<Member> {
 
 /// This CPU's part from now on: run vCPUs.
 pub fn run() -> ! {
-    let registers = choose();
-    context::start(registers)
+    context::start(choose())
 }
 
 /// Chooses what this CPU resumes; waits until there is something.
 pub fn choose() -> *mut Registers {
-    let queue = queue(cpu::current());
+    let cpu = cpu::current();
+    let queue = queue(cpu);
     loop {
+        // Before everything that a demand may be about.
+        cpu.take_demand();
         console::service();
         if let Some(member) = queue.loaded() {
             settle(member);
@@ -158,7 +163,7 @@ pub fn choose() -> *mut Registers {
             && !queue.turn_is_over()
         {
             synchronise(member);
-            if member.vcpu.attention.load(Ordering::SeqCst) {
+            if member.vcpu.attention() {
                 continue;
             }
             set_timer(queue);
@@ -282,7 +287,7 @@ fn switch_to(queue: &'static Queue, index: usize) {
         if let Some(slot) = queue.wake_at.get(index) {
             slot.store(NEVER, Ordering::Relaxed);
         }
-        member.vcpu.attention.store(true, Ordering::SeqCst);
+        member.vcpu.demand_attention();
         queue.loaded.store(index, Ordering::Relaxed);
     }
 }
@@ -305,8 +310,7 @@ pub fn refresh_lists(lists: &mut hypervisor::vgic::ListRegisters) {
 /// Brings the loaded vCPU's list registers in agreement with its interrupt controller, if anything asks for it.
 pub fn synchronise(member: Member) {
     let Member { domain, vcpu } = member;
-    // Looked at first: mostly there is nothing, and a load costs less than an exchange.
-    if !vcpu.attention.load(Ordering::SeqCst) || !vcpu.attention.swap(false, Ordering::SeqCst) {
+    if !vcpu.take_attention() {
         return;
     }
     let mut changed: ArrayVec<Deactivated, 32> = ArrayVec::new();

@@ -11,7 +11,7 @@
 )]
 
 use super::FirmwareCore;
-use crate::arch::context::{self, Registers};
+use crate::arch::context::{self, Exit, Registers};
 use crate::system::{interrupts, sharing};
 use core::sync::atomic::Ordering;
 use hypervisor::trap::identification;
@@ -19,14 +19,19 @@ use hypervisor::trap::inject::Exception;
 use hypervisor::trap::syndrome::{self, Trap};
 
 /// An exception of the firmware on this core brought it here.
-pub fn handle(core: &'static FirmwareCore, registers: &mut Registers, kind: u64) -> *mut Registers {
+pub fn handle(
+    core: &'static FirmwareCore,
+    registers: &mut Registers,
+    kind: Exit,
+) -> *mut Registers {
     let raised = match kind {
-        0 => core.synchronous(registers),
-        1 => {
+        Exit::Synchronous => core.synchronous(registers),
+        Exit::Interrupt => {
             interrupts::serve();
             false
         }
-        _ => core.observe(|state| state.device.crashed(0, 0, registers.elr)),
+        Exit::Served => false,
+        Exit::SError => core.observe(|state| state.device.crashed(0, 0, registers.elr)),
     };
     if raised {
         sharing::core_interrupt(core.instance.load(Ordering::Relaxed));
