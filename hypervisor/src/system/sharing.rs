@@ -429,6 +429,10 @@ impl Environment for Machine<'_> {
 
     fn notify(&mut self, who: VcoprocId, event: Event) {
         let now = timer::now();
+        if let Event::Faulted(_) | Event::Quarantined(_) = event {
+            // From here on its memory reads all-ones, too.
+            self.withdraw(who);
+        }
         let Some(share) = self.share(who) else {
             return;
         };
