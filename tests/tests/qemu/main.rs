@@ -4,6 +4,7 @@ mod boot;
 mod configuration;
 mod console;
 mod devices;
+mod everything;
 mod firmware;
 mod hostile;
 mod isolation;

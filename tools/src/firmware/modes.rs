@@ -118,6 +118,10 @@ fn watch<H: Host>(driver: &mut Driver<H>, options: &Options) -> io::Result<Strin
         // Writing to what is lost does nothing and hurts nobody.
         driver.start(0, 0);
         check_status(driver, "lost-status-after-start", LOST);
+        let image = driver.host.read64(Window::Image, 0);
+        let shared = driver.host.read64(Window::Shared, 0);
+        driver.check("lost-image", u64::MAX, image);
+        driver.check("lost-shared", u64::MAX, shared);
     } else {
         driver.stop();
         check_status(driver, "stopped", status::STOPPED);

@@ -1,0 +1,197 @@
+//! All of it at once: four domains, three edu devices and a firmware core under four algorithms, changed live, with one domain that does its worst.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use baton_tests::{Machine, PATIENCE, number, poll, text};
+use qemu_boot::report::{CoprocReport, Record};
+use qemu_boot::scenario::CoprocSpec;
+use qemu_boot::{Artifacts, DomainSpec, Scenario};
+
+use crate::workload;
+
+/// How long the domains work.
+const SECONDS: u64 = 75;
+/// The coproc under each algorithm; the last one is the firmware core.
+const SCHEDULERS: [&str; 4] = ["rr", "priority", "reservation", "weighted"];
+const EDU_SHARED: usize = 0;
+const EDU_ATTACKED: usize = 1;
+const EDU_OTHER: usize = 2;
+const CORE: usize = 3;
+const INNOCENT: [&str; 3] = ["d1", "d2", "d4"];
+
+/// d1 and d2 share an edu, d3 has one for its attacks, d4 one for its jobs; all four have firmware on one core: two meters, one that hangs, one that
+/// computes checksums.
+fn scenario() -> Result<Scenario> {
+    let ramdisk = Artifacts::get()?.firmware_initramfs()?;
+    let mut scenario = Scenario::new("everything");
+    scenario.cpus = 3;
+    scenario.edu_devices = 3;
+    for (slot, scheduler) in (1..).zip(SCHEDULERS) {
+        let mut coproc = match slot {
+            4 => CoprocSpec::fw_core(2),
+            _ => CoprocSpec::edu(slot),
+        };
+        coproc.scheduler = scheduler.to_owned();
+        if slot == 1 {
+            coproc.slice_us = 400_000;
+        }
+        scenario.coprocs.push(coproc);
+    }
+    let stress = format!("mode=stress seconds={SECONDS}");
+    // The host's memory, and there another domain's: see `isolation`.
+    let attack = format!("mode=dma-outside outside=0x70000000 seconds={SECONDS}");
+    let meter = format!("mode=meter seconds={SECONDS}");
+    let hung = format!("mode=watch image=hung seconds={SECONDS}");
+    let sums = format!("mode=jobs image=checksum seconds={SECONDS}");
+    let domains: [(usize, &str, &str); 4] = [
+        (EDU_SHARED, &stress, &meter),
+        (EDU_SHARED, &stress, &meter),
+        (EDU_ATTACKED, &attack, &hung),
+        (EDU_OTHER, &stress, &sums),
+    ];
+    for ((edu, workload_options, firmware_options), number) in domains.into_iter().zip(1_u32..) {
+        let mut line = format!(
+            "quiet panic=-1 {} firmware.name=d{number}",
+            workload(number, workload_options)
+        );
+        for option in firmware_options.split_whitespace() {
+            line.push_str(" firmware.");
+            line.push_str(option);
+        }
+        let mut domain = DomainSpec::linux((number - 1) % 2, &line)
+            .with_coproc(edu)
+            .with_coproc(CORE);
+        domain.memory_kib = 256 << 10;
+        domain.ramdisk = Some(ramdisk.clone());
+        scenario.domains.push(domain);
+    }
+    Ok(scenario)
+}
+
+/// A domain's part in a coproc.
+#[track_caller]
+fn part<'r>(report: &'r CoprocReport, coproc: usize, domain: &str) -> &'r Record {
+    report
+        .vcoproc_of(&coproc.to_string(), domain)
+        .unwrap_or_else(|| panic!("{domain} has no part in coproc {coproc}: {report:?}"))
+}
+
+/// What two domains were charged between two reports, as the first one's share of both.
+fn share(before: &CoprocReport, after: &CoprocReport, coproc: usize, of: [&str; 2]) -> f64 {
+    let [first, second] = of.map(|domain| {
+        let at = |report| number(part(report, coproc, domain), "charge_ns");
+        (at(after) - at(before)) as f64
+    });
+    first * 100.0 / (first + second)
+}
+
+/// Waits until a coproc was switched this often since `since`.
+fn after_switches(
+    machine: &Machine,
+    since: &CoprocReport,
+    coproc: usize,
+    more: u64,
+) -> Result<CoprocReport> {
+    poll("switches", PATIENCE, || {
+        let report = machine.query()?;
+        let at = |report: &CoprocReport| number(&report.coprocs[coproc], "switches");
+        Ok((at(&report) >= at(since) + more).then_some(report))
+    })
+}
+
+/// A domain's last line of one of its two programs.
+fn done(machine: &Machine, name: &str, firmware: bool) -> Result<Record> {
+    machine.wait_domain(name, "the end of a program", PATIENCE, |text| {
+        let record = Record::parse(text);
+        (record.kind == "workload: done" && record.text("image").is_some() == firmware)
+            .then_some(record)
+    })
+}
+
+#[track_caller]
+fn assert_share(found: f64, expected: f64, tolerance: f64) {
+    assert!(
+        (found - expected).abs() <= tolerance,
+        "{found:.2} %, {expected} % was configured"
+    );
+}
+
+/// 0 wrong results for the innocent, shares as configured before and after each change, every event in the trace.
+#[test]
+fn four_domains_four_coprocs_four_algorithms_and_everything_changes() -> Result<()> {
+    let mut machine = Machine::boot(&scenario()?, Duration::from_secs(400))?;
+    machine.distrust("d3");
+    // Two lines: one of each program.
+    for name in INNOCENT {
+        let mut lines = 0;
+        machine.wait_domain(name, "work on both", PATIENCE, |text| {
+            lines += usize::from(text.starts_with("workload: device slot="));
+            (lines == 2).then_some(())
+        })?;
+    }
+    machine.wait_domain("d3", "its firmware", PATIENCE, |text| {
+        text.starts_with("workload: firmware ready").then_some(())
+    })?;
+    let report = machine.query()?;
+    let schedulers: Vec<String> = report
+        .coprocs
+        .iter()
+        .map(|coproc| text(coproc, "scheduler"))
+        .collect();
+    assert_eq!(schedulers, SCHEDULERS);
+
+    // As booted: equal shares everywhere, the hung firmware's too.
+    let start = after_switches(&machine, &report, EDU_SHARED, 2)?;
+    let equal = after_switches(&machine, &start, EDU_SHARED, 8)?;
+    assert_share(share(&start, &equal, EDU_SHARED, ["d1", "d2"]), 50.0, 5.0);
+    assert_share(share(&start, &equal, CORE, ["d1", "d2"]), 50.0, 1.0);
+    assert_share(share(&start, &equal, CORE, ["d1", "d3"]), 50.0, 1.0);
+
+    // Another algorithm for the shared edu, other weights on it and on the core; an attach and a detach meanwhile.
+    machine.ask("coproc set 0 scheduler weighted")?;
+    machine.ask("coproc set 0 d2.weight 3")?;
+    machine.ask("coproc set 3 d1.weight 2")?;
+    machine.ask("coproc attach 1 d1")?;
+    let settled = after_switches(&machine, &machine.query()?, EDU_SHARED, 3)?;
+    machine.ask("coproc detach 1 d1")?;
+    let changed = after_switches(&machine, &settled, EDU_SHARED, 10)?;
+    assert_eq!(text(&changed.coprocs[EDU_SHARED], "scheduler"), "weighted");
+    assert_share(
+        share(&settled, &changed, EDU_SHARED, ["d2", "d1"]),
+        75.0,
+        5.0,
+    );
+    let core = share(&settled, &changed, CORE, ["d1", "d2"]);
+    assert_share(core, 200.0 / 3.0, 200.0 / 3.0 * 0.02);
+    let core = share(&settled, &changed, CORE, ["d1", "d3"]);
+    assert_share(core, 200.0 / 3.0, 200.0 / 3.0 * 0.02);
+
+    // The one with the hung firmware loses the core; nobody else notices.
+    machine.ask("coproc detach 3 d3")?;
+    for name in INNOCENT {
+        for firmware in [false, true] {
+            let done = done(&machine, name, firmware)?;
+            assert_eq!(number(&done, "wrong"), 0, "{name}: {done:?}");
+        }
+    }
+    let attacks = done(&machine, "d3", false)?;
+    assert!(number(&attacks, "attempts") >= 4, "{attacks:?}");
+    assert_eq!(number(&attacks, "leaked_bytes"), 0, "{attacks:?}");
+
+    let end = machine.query()?;
+    for coproc in &end.coprocs {
+        let parts: u64 = ["charge_ns", "overhead_ns", "idle_ns", "fault_ns"]
+            .iter()
+            .map(|key| number(coproc, key))
+            .sum();
+        assert_eq!(parts, number(coproc, "elapsed_ns"), "{coproc:?}");
+    }
+    assert!(end.vcoproc_of("3", "d3").is_none(), "detached");
+    assert!(end.vcoproc_of("1", "d1").is_none(), "detached");
+    assert!(number(part(&end, EDU_ATTACKED, "d3"), "iommu_faults") > 0);
+    for (coproc, name) in [(EDU_SHARED, "d1"), (EDU_SHARED, "d2"), (EDU_OTHER, "d4")] {
+        assert_eq!(number(part(&end, coproc, name), "iommu_faults"), 0);
+    }
+    machine.finish()
+}
