@@ -14,6 +14,7 @@ pub mod guest_tree;
 pub mod image;
 pub mod memory;
 pub mod psci;
+pub mod trace;
 pub mod trap;
 pub mod vgic;
 pub mod vpci;

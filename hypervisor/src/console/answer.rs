@@ -12,6 +12,11 @@ use super::input::Focus;
 use super::management::{Management, ManagementError};
 use super::multiplexer::OWN_LINE_MAX;
 use super::shell::{Command, HELP};
+use crate::trace;
+use crate::trace::merge::{Cursor, Found};
+
+/// Steps that make no line, in one go: each is short, but a trace has thousands of events of no interest.
+const SILENT_STEPS: usize = 8;
 
 /// One line of an answer, without its end.
 pub type Line = ArrayString<OWN_LINE_MAX>;
@@ -29,10 +34,26 @@ enum State {
         index: usize,
         members: bool,
     },
+    /// The settings of the coproc at `index`, then its longest times.
+    Settings {
+        index: usize,
+        worst: bool,
+    },
     Vcoprocs {
         coproc: CoprocId,
         index: usize,
         then: usize,
+    },
+    /// Looks for the coproc whose histograms come next.
+    HistogramsOf(usize),
+    Histograms {
+        coproc: CoprocId,
+        vcoproc: usize,
+        histogram: usize,
+    },
+    Trace {
+        cursor: Cursor,
+        shown: u64,
     },
     /// Looks for the coproc at `index`, whose timeline comes next.
     Timelines {
@@ -80,6 +101,11 @@ impl Answer {
                 only,
             ),
             Command::CoprocTimeline(only) => (State::Timelines { index: 0 }, only),
+            Command::CoprocHistogram(only) => (State::HistogramsOf(0), Some(only)),
+            Command::Trace { coproc, from } => {
+                let cursor = Cursor::new(coproc, from, now);
+                (State::Trace { cursor, shown: 0 }, None)
+            }
             Command::Empty | Command::Console(_) => (State::Done, None),
             act => (State::Act(act), None),
         };
@@ -123,11 +149,16 @@ impl Answer {
         self.state = failed(&"interrupted, ask again");
     }
 
-    /// Writes the next line. Returns false when it was the closing one.
+    /// Writes the next line, or none if it would take too long to find it: to be asked again. Returns false when it was the closing one.
     pub fn next_line(&mut self, management: &mut dyn Management, line: &mut Line) -> bool {
         // A line that is too long is cut; every report fits with all its numbers at their largest.
-        while !self.step(management, line) {}
-        !matches!(self.state, State::Done)
+        for _ in 0..SILENT_STEPS {
+            let closing = matches!(self.state, State::Failed(_) | State::Done);
+            if self.step(management, line) {
+                return !closing;
+            }
+        }
+        true
     }
 
     /// Goes to the next state; returns whether it made a line.
@@ -157,15 +188,70 @@ impl Answer {
                 }
                 self.found = true;
                 if *members {
-                    let (coproc, then) = (report.id, *index);
-                    self.state = State::Vcoprocs {
-                        coproc,
-                        index: 0,
-                        then,
-                    };
+                    let index = index.saturating_sub(1);
+                    let worst = false;
+                    self.state = State::Settings { index, worst };
                 }
                 put(line, &report)
             }
+            State::Settings { index, worst } => {
+                let Some(report) = management.coproc(*index) else {
+                    return self.finish();
+                };
+                if !core::mem::replace(worst, true) {
+                    return put(line, &report.settings_line());
+                }
+                self.state = State::Vcoprocs {
+                    coproc: report.id,
+                    index: 0,
+                    then: index.saturating_add(1),
+                };
+                put(line, &report.worst_line())
+            }
+            State::HistogramsOf(index) => {
+                let Some(report) = management.coproc(*index) else {
+                    return self.finish();
+                };
+                *index = index.saturating_add(1);
+                if self.only == Some(report.id) {
+                    self.found = true;
+                    self.state = State::Histograms {
+                        coproc: report.id,
+                        vcoproc: 0,
+                        histogram: 0,
+                    };
+                }
+                false
+            }
+            State::Histograms {
+                coproc,
+                vcoproc,
+                histogram,
+            } => match management.histogram(*coproc, *vcoproc, *histogram) {
+                Some(report) => {
+                    *histogram = histogram.saturating_add(1);
+                    put(line, &report)
+                }
+                None if *histogram == 0 => self.finish(),
+                None => {
+                    *histogram = 0;
+                    *vcoproc = vcoproc.saturating_add(1);
+                    false
+                }
+            },
+            State::Trace { cursor, shown } => match cursor.next(management.trace()) {
+                Found::Event(told) => {
+                    *shown = shown.saturating_add(1);
+                    put(line, &told)
+                }
+                Found::More => false,
+                Found::End => {
+                    let lost = trace::lost(management.trace());
+                    let _ = write!(line, "trace shown={shown} lost={lost}");
+                    self.finish();
+                    true
+                }
+            },
             State::Vcoprocs {
                 coproc,
                 index,

@@ -8,9 +8,16 @@
 //! renamed, new ones come at the end, times are whole nanoseconds (`_ns`), absent values are `-`.
 
 use arrayvec::{ArrayString, ArrayVec};
+use coproc_core::algorithm::Parameters;
+use coproc_core::coproc::{Settings, Spread};
+use coproc_core::driver::WorstCase;
 use coproc_core::id::{CoprocId, DomainId, VcoprocId};
 use coproc_core::time::{Duration, Instant};
+use coproc_core::trace::TraceKind;
 use core::fmt;
+
+use crate::trace::Rings;
+use crate::trace::merge::Told;
 
 /// A word of a command's text.
 pub type Word = ArrayString<32>;
@@ -125,6 +132,58 @@ pub struct CoprocReport {
     pub switch_mean: Duration,
     /// Longest switch.
     pub switch_max: Duration,
+    /// What its scheduling is set to.
+    pub settings: Settings,
+    /// The longest times that its driver promises.
+    pub declared: WorstCase,
+    /// The longest times measured.
+    pub measured: WorstCase,
+}
+
+impl CoprocReport {
+    /// The line about its settings.
+    pub fn settings_line(&self) -> impl fmt::Display {
+        fmt::from_fn(|f| {
+            let Settings {
+                slice,
+                refusal_bound,
+                starvation_bound,
+            } = self.settings;
+            write!(f, "settings coproc={}", self.id.0)?;
+            write_time(f, "slice", Some(slice))?;
+            write_time(f, "refusal_bound", Some(refusal_bound))?;
+            write_time(f, "starvation_bound", starvation_bound)
+        })
+    }
+
+    /// The line about its longest times: promised, and measured.
+    pub fn worst_line(&self) -> impl fmt::Display {
+        fmt::from_fn(|f| {
+            write!(f, "worst coproc={}", self.id.0)?;
+            let (d, m) = (&self.declared, &self.measured);
+            for (key, time) in [
+                ("declared_refusal", d.refusal),
+                ("measured_refusal", m.refusal),
+                ("declared_stop", d.stop),
+                ("measured_stop", m.stop),
+                ("declared_save", d.save),
+                ("measured_save", m.save),
+                ("declared_restore", d.restore),
+                ("measured_restore", m.restore),
+            ] {
+                write_time(f, key, Some(time))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// ` key_ns=…`.
+fn write_time(f: &mut fmt::Formatter<'_>, key: &str, time: Option<Duration>) -> fmt::Result {
+    match time {
+        Some(time) => write!(f, " {key}_ns={}", time.as_nanos()),
+        None => write!(f, " {key}_ns=-"),
+    }
 }
 
 impl fmt::Display for CoprocReport {
@@ -221,6 +280,14 @@ pub struct VcoprocReport {
     pub iommu_faults: u64,
     /// Device address of the last of them.
     pub last_fault_address: Option<u64>,
+    /// What the algorithm was told of it; `None` if it is no longer scheduled.
+    pub parameters: Option<Parameters>,
+    /// Half of its waits were no longer than this.
+    pub wait_p50: Duration,
+    /// 99 of 100.
+    pub wait_p99: Duration,
+    /// None was longer.
+    pub wait_max: Duration,
 }
 
 impl VcoprocReport {
@@ -272,8 +339,115 @@ impl fmt::Display for VcoprocReport {
             .iter()
             .try_for_each(|(key, count)| write!(f, " {key}={count}"))?;
         match self.last_fault_address {
-            Some(address) => write!(f, " last_fault_address={address:#x}"),
-            None => f.write_str(" last_fault_address=-"),
+            Some(address) => write!(f, " last_fault_address={address:#x}")?,
+            None => f.write_str(" last_fault_address=-")?,
+        }
+        match self.parameters {
+            Some(Parameters {
+                weight, priority, ..
+            }) => write!(f, " weight={weight} priority={priority}")?,
+            None => f.write_str(" weight=- priority=-")?,
+        }
+        let reserved =
+            |of: fn(&Parameters) -> Option<Duration>| self.parameters.as_ref().and_then(of);
+        write_time(f, "budget", reserved(|p| p.budget))?;
+        write_time(f, "period", reserved(|p| p.period))?;
+        write_time(f, "wait_p50", Some(self.wait_p50))?;
+        write_time(f, "wait_p99", Some(self.wait_p99))?;
+        write_time(f, "wait_max", Some(self.wait_max))
+    }
+}
+
+/// How long something took for one vcoproc, over many times.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HistogramReport {
+    /// The physical coprocessor.
+    pub coproc: CoprocId,
+    /// Whose times.
+    pub vcoproc: VcoprocId,
+    /// Of what: `switch`, `refusal` or `wait`.
+    pub of: &'static str,
+    /// The times.
+    pub spread: Spread,
+}
+
+impl fmt::Display for HistogramReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            coproc,
+            vcoproc,
+            of,
+            spread,
+        } = self;
+        write!(
+            f,
+            "histogram coproc={} vcoproc={vcoproc} of={of} count={}",
+            coproc.0, spread.count
+        )?;
+        for (key, time) in [
+            ("total", spread.total),
+            ("min", spread.min),
+            ("max", spread.max),
+        ] {
+            write_time(f, key, Some(time))?;
+        }
+        f.write_str(" below_us=")?;
+        let mut separator = "";
+        for (n, count) in spread.buckets.iter().enumerate() {
+            if *count == 0 {
+                continue;
+            }
+            // The last one has no bound.
+            if n.saturating_add(1) < spread.buckets.len() {
+                write!(f, "{separator}{}:{count}", Spread::bound(n).as_micros())?;
+            } else {
+                write!(f, "{separator}more:{count}")?;
+            }
+            separator = ",";
+        }
+        if separator.is_empty() {
+            f.write_str("-")?;
+        }
+        Ok(())
+    }
+}
+
+/// One event of the trace.
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cpu, number, event } = self;
+        write!(
+            f,
+            "event at_ns={} cpu={cpu} number={number} coproc={}",
+            event.at.as_nanos(),
+            event.coproc.0
+        )?;
+        match event.vcoproc {
+            Some(vcoproc) => write!(f, " vcoproc={vcoproc}")?,
+            None => f.write_str(" vcoproc=-")?,
+        }
+        write!(f, " epoch={} what=", event.epoch.0)?;
+        match event.kind {
+            TraceKind::Transition { from, to, reason } => {
+                let reason = reason.map_or("-", |reason| reason.name());
+                let spent = event.spent.as_nanos();
+                write!(
+                    f,
+                    "transition from={from} to={to} spent_ns={spent} reason={reason}"
+                )
+            }
+            TraceKind::Attached => f.write_str("attached"),
+            TraceKind::Detaching => f.write_str("detaching"),
+            TraceKind::Detached => f.write_str("detached"),
+            TraceKind::Parameters => f.write_str("parameters"),
+            TraceKind::Tuned => f.write_str("settings"),
+            TraceKind::Algorithm(name) => write!(f, "scheduler scheduler={name}"),
+            TraceKind::Failed(why) => write!(f, "failed why=\"{why}\""),
+            TraceKind::Faulted(why) => write!(f, "faulted why=\"{why}\""),
+            TraceKind::Quarantined(why) => write!(f, "quarantined why=\"{why}\""),
+            TraceKind::IommuFaults(count) => write!(f, "iommu-faults count={count}"),
+            TraceKind::LateInterrupt(index) => write!(f, "late-interrupt index={index}"),
+            TraceKind::SpuriousInterrupt(index) => write!(f, "spurious-interrupt index={index}"),
         }
     }
 }
@@ -374,6 +548,17 @@ pub trait Management {
     /// The oldest recorded slice of one coprocessor whose sequence number is at least `from`,
     /// with that number.
     fn slice(&mut self, coproc: CoprocId, from: u64) -> Option<(u64, SliceReport)>;
+
+    /// One of a vcoproc's histograms, both by index.
+    fn histogram(
+        &mut self,
+        coproc: CoprocId,
+        vcoproc: usize,
+        histogram: usize,
+    ) -> Option<HistogramReport>;
+
+    /// The trace.
+    fn trace(&mut self) -> &dyn Rings;
 
     /// Sets a parameter of a coprocessor's scheduling, from the next decision on.
     ///

@@ -151,6 +151,9 @@ impl Console {
             }
             let mut line = Line::new();
             let more = answer.next_line(management, &mut line);
+            if line.is_empty() {
+                break;
+            }
             self.multiplexer.write(Source::Shell, line.as_bytes(), now);
             self.multiplexer.write(Source::Shell, b"\n", now);
             if !more {

@@ -5,6 +5,7 @@
 
 use arrayvec::ArrayVec;
 use coproc_core::id::{CoprocId, DomainId};
+use coproc_core::time::Instant;
 
 use super::input::Focus;
 use super::management::Word;
@@ -13,11 +14,13 @@ use super::management::Word;
 pub const LINE_LENGTH: usize = 200;
 
 /// What `help` shows.
-pub const HELP: [&str; 11] = [
+pub const HELP: [&str; 13] = [
     "domains                        list the domains",
     "coproc list                    list the shared coprocessors",
     "coproc query [ID]              coprocessors and their vcoprocs, with times and counters",
     "coproc timeline [ID]           who held which coprocessor, from when to when",
+    "coproc histogram ID            how long switches, refusals and waits took, for each vcoproc",
+    "trace [coproc ID] [from NS]    what was done to the coprocessors, event by event, from this time on",
     "coproc set ID NAME VALUE       change slice-us, refusal-bound-us, starvation-bound-us, scheduler,",
     "                               dN.weight, dN.priority, dN.reservation (BUDGET/PERIOD in us, or none)",
     "coproc attach ID dN            give domain N a vcoproc of the coprocessor",
@@ -42,6 +45,15 @@ pub enum Command {
     CoprocQuery(Option<CoprocId>),
     /// `coproc timeline [ID]`
     CoprocTimeline(Option<CoprocId>),
+    /// `coproc histogram ID`
+    CoprocHistogram(CoprocId),
+    /// `trace [coproc ID] [from NS]`
+    Trace {
+        /// Of this coprocessor only.
+        coproc: Option<CoprocId>,
+        /// From this time on.
+        from: Instant,
+    },
     /// `coproc set ID NAME VALUE`
     CoprocSet {
         /// Whose parameter.
@@ -76,7 +88,9 @@ pub enum ParseError {
     #[error("unknown command `{0}`, `help` lists the commands")]
     Unknown(Word),
     /// The word after `coproc` is none of its commands.
-    #[error("unknown command `coproc {0}`, try list, query, timeline, set, attach or detach")]
+    #[error(
+        "unknown command `coproc {0}`, try list, query, timeline, histogram, set, attach or detach"
+    )]
     UnknownCoproc(Word),
     /// A word is missing.
     #[error("{0} is missing, write `{1}`")]
@@ -188,6 +202,7 @@ pub fn parse(line: &str) -> Result<Command, ParseError> {
             }
         }
         "coproc" => parse_coproc(&mut words)?,
+        "trace" => parse_trace(&mut words)?,
         word => return Err(ParseError::Unknown(shorten(word))),
     };
     match words.rest.next() {
@@ -196,8 +211,27 @@ pub fn parse(line: &str) -> Result<Command, ParseError> {
     }
 }
 
+fn parse_trace(words: &mut Words<'_>) -> Result<Command, ParseError> {
+    words.usage = "trace [coproc ID] [from NS]";
+    let (mut coproc, mut from) = (None, Instant::from_nanos(0));
+    while let Some(word) = words.rest.next() {
+        match word {
+            "coproc" => coproc = Some(words.coproc()?),
+            "from" => {
+                let word = words.required("the time")?;
+                let Some(time) = number(word) else {
+                    return words.invalid(word, "time in ns");
+                };
+                from = Instant::from_nanos(time);
+            }
+            _ => return words.invalid(word, "part of it"),
+        }
+    }
+    Ok(Command::Trace { coproc, from })
+}
+
 fn parse_coproc(words: &mut Words<'_>) -> Result<Command, ParseError> {
-    words.usage = "coproc list|query|timeline|set|attach|detach";
+    words.usage = "coproc list|query|timeline|histogram|set|attach|detach";
     Ok(match words.required("what to do")? {
         "list" => {
             words.usage = "coproc list";
@@ -210,6 +244,10 @@ fn parse_coproc(words: &mut Words<'_>) -> Result<Command, ParseError> {
         "timeline" => {
             words.usage = "coproc timeline [ID]";
             Command::CoprocTimeline(words.optional_coproc()?)
+        }
+        "histogram" => {
+            words.usage = "coproc histogram ID";
+            Command::CoprocHistogram(words.coproc()?)
         }
         "set" => {
             words.usage = "coproc set ID NAME VALUE";

@@ -5,12 +5,18 @@ use super::management::*;
 use super::multiplexer::*;
 use super::shell::{Command, Editor, HELP, LINE_LENGTH, parse};
 use super::*;
+use crate::trace::Rings;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
-use coproc_core::id::{CoprocId, VcoprocId};
+use coproc_core::algorithm::Parameters;
+use coproc_core::coproc::{Reason, Settings, Spread, Stage};
+use coproc_core::driver::WorstCase;
+use coproc_core::id::{CoprocId, Epoch, VcoprocId};
+use coproc_core::ring::Ring;
 use coproc_core::time::Duration;
+use coproc_core::trace::{TraceEvent, TraceKind};
 use proptest::prelude::*;
 
 const D1: DomainId = DomainId(1);
@@ -385,6 +391,21 @@ fn commands_are_typed() {
         ("coproc query", Command::CoprocQuery(None)),
         (" coproc  query 7 ", Command::CoprocQuery(Some(CoprocId(7)))),
         ("coproc timeline coproc0", Command::CoprocTimeline(Some(c0))),
+        ("coproc histogram 0", Command::CoprocHistogram(c0)),
+        (
+            "trace",
+            Command::Trace {
+                coproc: None,
+                from: T0,
+            },
+        ),
+        (
+            "trace from 2000000 coproc 7",
+            Command::Trace {
+                coproc: Some(CoprocId(7)),
+                from: at(2),
+            },
+        ),
         (
             "coproc set 0 slice-us 20000",
             Command::CoprocSet {
@@ -421,7 +442,7 @@ fn mistakes_are_named_with_a_remedy() {
         ("hepl", "unknown command `hepl`, `help` lists the commands"),
         (
             "coproc lsit",
-            "unknown command `coproc lsit`, try list, query, timeline, set, attach or detach",
+            "unknown command `coproc lsit`, try list, query, timeline, histogram, set, attach or detach",
         ),
         (
             "coproc attach 0",
@@ -438,6 +459,18 @@ fn mistakes_are_named_with_a_remedy() {
         (
             "coproc query 4294967296",
             "`4294967296` is no coproc id, write `coproc query [ID]`",
+        ),
+        (
+            "coproc histogram",
+            "the coproc's id is missing, write `coproc histogram ID`",
+        ),
+        (
+            "trace from now",
+            "`now` is no time in ns, write `trace [coproc ID] [from NS]`",
+        ),
+        (
+            "trace 0",
+            "`0` is no part of it, write `trace [coproc ID] [from NS]`",
         ),
         ("console 2", "`2` is no console, write `console baton|dN`"),
         ("console d", "`d` is no console, write `console baton|dN`"),
@@ -460,6 +493,40 @@ fn mistakes_are_named_with_a_remedy() {
 #[derive(Default)]
 struct System {
     slices: u64,
+    rings: RingsOf,
+}
+
+/// The traces of its CPUs.
+#[derive(Default)]
+struct RingsOf(Vec<Ring<TraceEvent>>);
+
+impl Rings for RingsOf {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn read(&self, ring: usize, visit: &mut dyn FnMut(&Ring<TraceEvent>)) {
+        visit(&self.0[ring]);
+    }
+}
+
+impl System {
+    fn with_slices(slices: u64) -> Self {
+        Self {
+            slices,
+            ..Self::default()
+        }
+    }
+}
+
+fn worst(ns: u64) -> WorstCase {
+    let time = Duration::from_nanos;
+    WorstCase {
+        refusal: time(ns),
+        stop: time(ns + 1),
+        save: time(ns + 2),
+        restore: time(ns + 3),
+    }
 }
 
 impl Management for System {
@@ -508,6 +575,13 @@ impl Management for System {
             switch_min: ns(3),
             switch_mean: ns(4),
             switch_max: ns(7),
+            settings: Settings {
+                slice: ns(1000),
+                refusal_bound: ns(5000),
+                starvation_bound: None,
+            },
+            declared: worst(50),
+            measured: worst(20),
         })
     }
 
@@ -533,7 +607,40 @@ impl Management for System {
             interrupts: 6,
             iommu_faults: index as u64,
             last_fault_address: (index == 1).then_some(0xdead_0000),
+            parameters: (index == 0).then(|| Parameters {
+                weight: 3,
+                budget: Some(ns(400)),
+                ..Parameters::default()
+            }),
+            wait_p50: ns(10),
+            wait_p99: ns(11),
+            wait_max: ns(12),
         })
+    }
+
+    fn histogram(
+        &mut self,
+        coproc: CoprocId,
+        vcoproc: usize,
+        histogram: usize,
+    ) -> Option<HistogramReport> {
+        let of = *["switch", "refusal", "wait"].get(histogram)?;
+        let mut spread = Spread::EMPTY;
+        if of == "wait" {
+            for us in [0, 3, 3, u64::MAX / 1000] {
+                spread.record(Duration::from_micros(us));
+            }
+        }
+        (coproc.0 == 0 && vcoproc < 2).then_some(HistogramReport {
+            coproc,
+            vcoproc: VcoprocId(vcoproc as u32),
+            of,
+            spread,
+        })
+    }
+
+    fn trace(&mut self) -> &dyn Rings {
+        &self.rings
     }
 
     fn slice(&mut self, coproc: CoprocId, from: u64) -> Option<(u64, SliceReport)> {
@@ -591,7 +698,7 @@ fn ask(console: &mut Console, system: &mut System, line: &str, now: Instant) -> 
 
 #[test]
 fn answers_are_key_value_lines_closed_by_ok() {
-    let (mut console, mut system) = (console(), System { slices: 4 });
+    let (mut console, mut system) = (console(), System::with_slices(4));
     let coproc0 = "coproc id=0 driver=qemu,edu scheduler=rr state=running current=v0 switches=5 \
          refusals=2 elapsed_ns=100 charge_ns=60 overhead_ns=30 idle_ns=9 fault_ns=1 \
          switch_min_ns=3 switch_mean_ns=4 switch_max_ns=7";
@@ -603,12 +710,18 @@ fn answers_are_key_value_lines_closed_by_ok() {
     assert_eq!(ask(&mut console, &mut system, "domains", T0), domains);
     let query = [
         coproc0,
+        "settings coproc=0 slice_ns=1000 refusal_bound_ns=5000 starvation_bound_ns=-",
+        "worst coproc=0 declared_refusal_ns=50 measured_refusal_ns=20 declared_stop_ns=51 \
+         measured_stop_ns=21 declared_save_ns=52 measured_save_ns=22 declared_restore_ns=53 \
+         measured_restore_ns=23",
         "vcoproc id=v0 coproc=0 domain=d1 state=current charge_ns=20 share=33.33 overhead_ns=15 \
          refused_ns=4 slices=3 touches=2 max_exits_per_slice=1 emulated=8 interrupts=6 \
-         iommu_faults=0 last_fault_address=-",
+         iommu_faults=0 last_fault_address=- weight=3 priority=0 budget_ns=400 period_ns=- \
+         wait_p50_ns=10 wait_p99_ns=11 wait_max_ns=12",
         "vcoproc id=v1 coproc=0 domain=d2 state=asleep charge_ns=40 share=66.67 overhead_ns=15 \
          refused_ns=4 slices=3 touches=2 max_exits_per_slice=1 emulated=8 interrupts=6 \
-         iommu_faults=1 last_fault_address=0xdead0000",
+         iommu_faults=1 last_fault_address=0xdead0000 weight=- priority=- budget_ns=- period_ns=- \
+         wait_p50_ns=10 wait_p99_ns=11 wait_max_ns=12",
         "ok",
     ];
     assert_eq!(ask(&mut console, &mut system, "coproc query 0", T0), query);
@@ -616,7 +729,7 @@ fn answers_are_key_value_lines_closed_by_ok() {
     assert_eq!(list.len(), 3);
     assert_eq!(list[0], coproc0);
     assert!(list[1].starts_with("coproc id=3 ") && list[1].contains(" current=- "));
-    assert_eq!(ask(&mut console, &mut system, "coproc query", T0).len(), 5);
+    assert_eq!(ask(&mut console, &mut system, "coproc query", T0).len(), 9);
     let timeline = [
         "slice coproc=0 vcoproc=v0 domain=d1 from_ns=2000000 to_ns=3000000",
         "slice coproc=0 vcoproc=v1 domain=d2 from_ns=3000000 to_ns=4000000",
@@ -628,6 +741,117 @@ fn answers_are_key_value_lines_closed_by_ok() {
     );
     let help = ask(&mut console, &mut system, "help", T0);
     assert_eq!(help.len(), HELP.len() + 1);
+}
+
+#[test]
+fn histograms_show_their_buckets() {
+    let (mut console, mut system) = (console(), System::default());
+    let lines = ask(&mut console, &mut system, "coproc histogram 0", T0);
+    assert_eq!(lines.len(), 7);
+    let none = "count=0 total_ns=0 min_ns=0 max_ns=0 below_us=-";
+    assert_eq!(
+        lines[0],
+        format!("histogram coproc=0 vcoproc=v0 of=switch {none}")
+    );
+    assert_eq!(
+        lines[5],
+        "histogram coproc=0 vcoproc=v1 of=wait count=4 total_ns=18446744073709551615 min_ns=0 \
+         max_ns=18446744073709551000 below_us=1:1,4:2,more:1"
+    );
+    assert_eq!(lines[6], "ok");
+    let longest = HistogramReport {
+        coproc: CoprocId(u32::MAX),
+        vcoproc: VcoprocId(u32::MAX),
+        of: "refusal",
+        spread: Spread {
+            count: u64::MAX,
+            total: Duration::MAX,
+            min: Duration::MAX,
+            max: Duration::MAX,
+            // A hundred years of one event a microsecond.
+            buckets: [1 << 52; coproc_core::coproc::BUCKETS],
+        },
+    };
+    assert!(longest.to_string().len() < OWN_LINE_MAX);
+}
+
+/// The trace of all CPUs is one story; it can be asked for by coprocessor and by time, and says what it has forgotten.
+#[test]
+fn the_trace_is_told_in_order_of_time() {
+    let event = |ms: u64, coproc: u32, kind| TraceEvent {
+        at: at(ms),
+        spent: Duration::from_nanos(ms),
+        epoch: Epoch(2),
+        coproc: CoprocId(coproc),
+        vcoproc: (coproc == 0).then_some(VcoprocId(1)),
+        kind,
+    };
+    let ring = |events: &[TraceEvent]| {
+        let mut ring = Ring::new(4, TraceEvent::EMPTY).unwrap();
+        events.iter().for_each(|event| ring.push(*event));
+        ring
+    };
+    let run = TraceKind::Transition {
+        from: Stage::Running,
+        to: Stage::Quiescing,
+        reason: Some(Reason::Expired),
+    };
+    let mut system = System::default();
+    system.rings.0 = vec![
+        ring(&[
+            event(0, 0, TraceKind::Attached),
+            event(1, 0, TraceKind::Attached),
+            event(3, 0, run),
+            event(4, 0, TraceKind::Faulted("it hangs")),
+            event(9, 0, TraceKind::IommuFaults(7)),
+        ]),
+        ring(&[
+            event(2, 3, TraceKind::Algorithm("rr")),
+            event(8, 3, TraceKind::Tuned),
+            event(20, 3, TraceKind::Tuned),
+        ]),
+    ];
+    let mut console = console();
+    let lines = ask(&mut console, &mut system, "trace", at(10));
+    let expected = [
+        "event at_ns=1000000 cpu=0 number=1 coproc=0 vcoproc=v1 epoch=2 what=attached",
+        "event at_ns=2000000 cpu=1 number=0 coproc=3 vcoproc=- epoch=2 what=scheduler scheduler=rr",
+        "event at_ns=3000000 cpu=0 number=2 coproc=0 vcoproc=v1 epoch=2 what=transition \
+         from=running to=quiescing spent_ns=3 reason=expired",
+        "event at_ns=4000000 cpu=0 number=3 coproc=0 vcoproc=v1 epoch=2 what=faulted \
+         why=\"it hangs\"",
+        "event at_ns=8000000 cpu=1 number=1 coproc=3 vcoproc=- epoch=2 what=settings",
+        "event at_ns=9000000 cpu=0 number=4 coproc=0 vcoproc=v1 epoch=2 what=iommu-faults count=7",
+        "trace shown=6 lost=1",
+        "ok",
+    ];
+    assert_eq!(lines, expected);
+    let some = ask(
+        &mut console,
+        &mut system,
+        "trace coproc 3 from 5000000",
+        at(10),
+    );
+    assert_eq!(some, [expected[4], "trace shown=1 lost=1", "ok"]);
+
+    // Thousands of events of no interest: found little by little, without a line in between.
+    let mut long = Ring::new(4096, TraceEvent::EMPTY).unwrap();
+    (0..4096).for_each(|_| long.push(event(1, 0, TraceKind::Tuned)));
+    system.rings.0[0] = long;
+    console.input(b'x', T0);
+    console.input(0x15, T0);
+    screen(&mut console);
+    for byte in *b"trace coproc 3\r" {
+        console.input(byte, at(10));
+    }
+    let mut polls = 0;
+    while console.poll(&mut system, at(10)) {
+        polls += 1;
+    }
+    assert!(polls > 20, "looked at too much in one go: {polls}");
+    let text = screen(&mut console);
+    assert_eq!(text.matches("event ").count(), 2, "{text}");
+    assert!(!text.contains("[baton] \r\n"), "empty lines: {text:?}");
 }
 
 #[test]
@@ -644,6 +868,10 @@ fn failures_are_closed_by_an_error() {
         ),
         (
             "coproc timeline 1",
+            "error: no coproc 1, `coproc list` lists them",
+        ),
+        (
+            "coproc histogram 1",
             "error: no coproc 1, `coproc list` lists them",
         ),
         ("console d9", "error: no domain d9, `domains` lists them"),
@@ -663,7 +891,7 @@ fn failures_are_closed_by_an_error() {
 
 #[test]
 fn a_long_answer_loses_nothing_and_ends_although_slices_go_on() {
-    let (mut console, mut system) = (console(), System { slices: u64::MAX });
+    let (mut console, mut system) = (console(), System::with_slices(u64::MAX));
     let lines = ask(&mut console, &mut system, "coproc timeline 0", at(1002));
     assert_eq!(lines.len(), 1001);
     assert_eq!(lines[1000], "ok");
@@ -672,7 +900,7 @@ fn a_long_answer_loses_nothing_and_ends_although_slices_go_on() {
 
 #[test]
 fn an_answer_waits_for_room_and_can_be_interrupted() {
-    let (mut console, mut system) = (console(), System { slices: u64::MAX });
+    let (mut console, mut system) = (console(), System::with_slices(u64::MAX));
     for byte in *b"coproc timeline\r" {
         console.input(byte, at(5000));
     }
@@ -749,6 +977,9 @@ fn the_longest_report_fits_into_a_line() {
         report.to_string().len() < OWN_LINE_MAX - 200,
         "leaves room for long names"
     );
+    report.settings.starvation_bound = Some(most);
+    assert!(report.settings_line().to_string().len() < OWN_LINE_MAX / 2);
+    assert!(report.worst_line().to_string().len() < OWN_LINE_MAX / 2);
     let mut vcoproc = System::default().vcoproc(CoprocId(0), 1).unwrap();
     (vcoproc.charge, vcoproc.charge_total) = (most, Duration::from_nanos(1));
     assert_eq!(vcoproc.share(), u64::MAX, "saturates");
@@ -756,4 +987,32 @@ fn the_longest_report_fits_into_a_line() {
     assert_eq!(vcoproc.share(), 0);
     vcoproc.charge_total = most;
     assert!(vcoproc.to_string().contains(" share=100.00 "));
+    vcoproc.charge_total = Duration::from_nanos(1);
+    vcoproc.parameters = Some(Parameters {
+        weight: u32::MAX,
+        priority: u32::MAX,
+        budget: Some(most),
+        period: Some(most),
+    });
+    for time in [
+        &mut vcoproc.overhead,
+        &mut vcoproc.refused,
+        &mut vcoproc.wait_p50,
+        &mut vcoproc.wait_p99,
+        &mut vcoproc.wait_max,
+    ] {
+        *time = most;
+    }
+    for count in [
+        &mut vcoproc.slices,
+        &mut vcoproc.touches,
+        &mut vcoproc.max_exits_per_slice,
+        &mut vcoproc.emulated,
+        &mut vcoproc.interrupts,
+        &mut vcoproc.iommu_faults,
+    ] {
+        *count = u64::MAX;
+    }
+    vcoproc.last_fault_address = Some(u64::MAX);
+    assert!(vcoproc.to_string().len() < OWN_LINE_MAX);
 }

@@ -15,13 +15,14 @@ use alloc::format;
 use alloc::string::ToString;
 use arrayvec::ArrayVec;
 use coproc_core::algorithm::Parameters;
-use coproc_core::coproc::{Condition, Settings, State};
+use coproc_core::coproc::{Condition, Settings, Spread, State};
 use coproc_core::id::{CoprocId, DomainId, VcoprocId};
 use hypervisor::console::management::{
-    CoprocReport, DomainReport, DomainState, Management, ManagementError, SliceReport,
-    VcoprocReport, VcoprocState,
+    CoprocReport, DomainReport, DomainState, HistogramReport, Management, ManagementError,
+    SliceReport, VcoprocReport, VcoprocState,
 };
 use hypervisor::console::setting::{Setting, shorten};
+use hypervisor::trace::Rings;
 
 /// The console's face of it.
 pub struct Face;
@@ -134,7 +135,8 @@ impl Management for Face {
 
     fn coproc(&mut self, index: usize) -> Option<CoprocReport> {
         let instance = super::get()?.instances.get(index)?;
-        let report = instance.with(|coproc, _| coproc.report(timer::now()));
+        let (report, settings) =
+            instance.with(|coproc, _| (coproc.report(timer::now()), coproc.settings()));
         Some(CoprocReport {
             id: report.id,
             driver: report.driver,
@@ -151,12 +153,26 @@ impl Management for Face {
             switch_min: report.switch_time.min,
             switch_mean: report.switch_time.mean(),
             switch_max: report.switch_time.max,
+            settings,
+            declared: report.declared,
+            measured: report.measured,
         })
     }
 
     fn vcoproc(&mut self, coproc: CoprocId, index: usize) -> Option<VcoprocReport> {
-        let report = instance(coproc)?.with(|coproc, _| coproc.report(timer::now()));
+        let instance = instance(coproc)?;
+        let report = instance.with(|coproc, _| coproc.report(timer::now()));
         let vcoproc = report.vcoprocs.get(index)?;
+        let mut parameters = None;
+        let wait = instance.with(|coproc, _| {
+            coproc.parameters(&mut |who, found, _| {
+                if who == vcoproc.id {
+                    parameters = Some(*found);
+                }
+            });
+            coproc.spreads(vcoproc.id).map(|spreads| spreads.wait)
+        });
+        let wait = wait.unwrap_or(Spread::EMPTY);
         let counters = &vcoproc.counters;
         Some(VcoprocReport {
             id: vcoproc.id,
@@ -179,7 +195,39 @@ impl Management for Face {
             interrupts: counters.interrupts,
             iommu_faults: counters.iommu_faults,
             last_fault_address: counters.last_fault.map(|address| address.get()),
+            parameters,
+            wait_p50: wait.quantile(500),
+            wait_p99: wait.quantile(990),
+            wait_max: wait.max,
         })
+    }
+
+    fn histogram(
+        &mut self,
+        coproc: CoprocId,
+        vcoproc: usize,
+        histogram: usize,
+    ) -> Option<HistogramReport> {
+        instance(coproc)?.with(|framework, _| {
+            let (who, _) = framework.vcoprocs().nth(vcoproc)?;
+            let spreads = framework.spreads(who)?;
+            let (of, spread) = *[
+                ("switch", spreads.switch),
+                ("refusal", spreads.refusal),
+                ("wait", spreads.wait),
+            ]
+            .get(histogram)?;
+            Some(HistogramReport {
+                coproc,
+                vcoproc: who,
+                of,
+                spread,
+            })
+        })
+    }
+
+    fn trace(&mut self) -> &dyn Rings {
+        &super::trace::All
     }
 
     fn set(&mut self, coproc: CoprocId, name: &str, value: &str) -> Result<(), ManagementError> {

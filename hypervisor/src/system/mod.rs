@@ -20,7 +20,8 @@
 //! 11. the physical PCI configuration space ([`boot::config_space`])
 //! 12. `System::gic`
 //! 13. [`FRAMES`]
-//! 14. the buffer of messages: so that a message may be logged under any lock
+//! 14. one CPU's trace: nothing is locked under it
+//! 15. the buffer of messages: so that a message may be logged under any lock
 #![deny(unsafe_code)]
 
 pub mod attachment;
@@ -41,6 +42,7 @@ pub mod sharing;
 pub mod smmu;
 pub mod start;
 pub mod tables;
+pub mod trace;
 
 use crate::arch;
 use alloc::vec::Vec;

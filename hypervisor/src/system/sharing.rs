@@ -26,6 +26,7 @@ use coproc_core::id::{CoprocId, DomainId, SpaceId, StreamId, VcoprocId};
 use coproc_core::iommu::{Faults, IommuError, Target};
 use coproc_core::register::{Access, Width};
 use coproc_core::time::{Duration, Instant};
+use coproc_core::trace::TraceEvent;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use hypervisor::memory::frames::Piece;
 use hypervisor::vpci::{self, FunctionAddress, FunctionDescription};
@@ -425,6 +426,10 @@ impl Environment for Machine<'_> {
         if let Some(domain) = self.owner(who) {
             domain.release_parked();
         }
+    }
+
+    fn trace(&mut self, event: &TraceEvent) {
+        super::trace::keep(event);
     }
 
     fn notify(&mut self, who: VcoprocId, event: Event) {

@@ -120,6 +120,7 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     mmu::invalidate_all_guests();
     let online = start_secondaries(&machine);
     start_iommu(&machine, &mut gic);
+    super::trace::start(online.iter().flatten().count());
     let instances = start_coprocs(&machine, &configuration, &mut gic, &online);
     let geometry = stage2_geometry();
 

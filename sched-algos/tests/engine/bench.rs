@@ -15,6 +15,7 @@ use coproc_core::id::{CoprocId, DomainId, VcoprocId};
 use coproc_core::iommu::{Faults, IommuError};
 use coproc_core::register::{Access, Operation, Width};
 use coproc_core::time::{Duration, Instant};
+use coproc_core::trace::TraceEvent;
 
 /// Plain context register.
 pub const VALUE: u64 = 0x00;
@@ -125,6 +126,7 @@ pub struct Bench {
     pub released: Vec<VcoprocId>,
     pub events: Vec<(VcoprocId, Event)>,
     pub log: Vec<Log>,
+    pub trace: Vec<TraceEvent>,
     pub logging: bool,
     /// Jobs that ended, less those acknowledged.
     pub outstanding: BTreeMap<VcoprocId, u64>,
@@ -388,6 +390,11 @@ impl Environment for Bench {
 
     fn notify(&mut self, who: VcoprocId, event: Event) {
         self.events.push((who, event));
+    }
+
+    fn trace(&mut self, event: &TraceEvent) {
+        assert_eq!(event.coproc, CoprocId(0));
+        self.trace.push(*event);
     }
 }
 
@@ -735,6 +742,7 @@ impl Rig {
             released: Vec::new(),
             events: Vec::new(),
             log: Vec::new(),
+            trace: Vec::new(),
             logging: true,
             outstanding: BTreeMap::new(),
             executed: Vec::new(),

@@ -9,3 +9,4 @@ mod faults;
 mod live;
 mod property;
 mod switching;
+mod trace;

@@ -112,6 +112,7 @@ fn play(area: bool, events: Vec<Event>) -> Rig {
     // The guests have had enough; what they asked for still has to happen.
     rig.handlers = true;
     rig.run(400 * SLICE.as_nanos());
+    crate::trace::agrees_with_the_books(&rig);
     rig
 }
 

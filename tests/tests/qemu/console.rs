@@ -4,7 +4,7 @@ use anyhow::Result;
 use baton_tests::{LIMIT, Machine, PATIENCE, coproc, number, text};
 use qemu_boot::Mark;
 use qemu_boot::demo::{ENTER, ESCAPE};
-use qemu_boot::report::{CoprocReport, Origin, split_tag};
+use qemu_boot::report::{CoprocReport, Origin, Record, split_tag};
 
 use crate::sharing;
 
@@ -39,7 +39,7 @@ fn commands_are_answered_and_mistakes_are_told() -> Result<()> {
     let machine = boot("console-commands")?;
 
     let help = machine.ask("help")?.join("\n");
-    for command in ["domains", "coproc list", "coproc query", "console"] {
+    for command in ["domains", "coproc list", "coproc query", "trace", "console"] {
         assert!(help.contains(command), "{help}");
     }
     let running = |id: &str| (id.to_owned(), "running".to_owned());
@@ -57,6 +57,17 @@ fn commands_are_answered_and_mistakes_are_told() -> Result<()> {
     // Nobody has touched it: it was never given to anyone.
     assert!(query.slices.is_empty(), "{query:?}");
     assert_eq!(number(coproc(&query), "switches"), 0);
+    for vcoproc in &query.vcoprocs {
+        assert_eq!(
+            (number(vcoproc, "weight"), number(vcoproc, "wait_max_ns")),
+            (1, 0)
+        );
+    }
+    let histograms = machine.ask("coproc histogram 0")?;
+    assert_eq!(histograms.len(), 6, "{histograms:?}");
+    for line in &histograms {
+        assert!(line.contains(" count=0 "), "{line}");
+    }
     machine.send(ENTER)?;
 
     for (command, says) in [
@@ -72,6 +83,8 @@ fn commands_are_answered_and_mistakes_are_told() -> Result<()> {
         ("coproc attach 7 d1", "no coproc 7"),
         ("coproc attach 0 d1", "has a vcoproc of coproc 0 already"),
         ("coproc detach 0 d9", "no domain d9"),
+        ("coproc histogram 7", "no coproc 7"),
+        ("trace from soon", "`soon`"),
     ] {
         let error = machine.refusal(command)?;
         assert!(error.contains(says), "'{command}': {error}");
@@ -104,6 +117,41 @@ fn a_coproc_is_detached_and_attached_again() -> Result<()> {
     assert_eq!(shares()?, ["d1", "d2"]);
     machine.ask("coproc set 0 d2.weight 3")?;
     machine.ask("coproc set 0 slice-us 500000")?;
+    let told = machine.ask("coproc query 0")?.join("\n");
+    for value in [
+        " weight=3 ",
+        " slice_ns=500000000 ",
+        " measured_restore_ns=",
+    ] {
+        assert!(told.contains(value), "{value}: {told}");
+    }
+
+    // All of it is in the trace, in order, from the start on.
+    let mut trace = machine.ask("trace coproc 0")?;
+    let end = trace.pop();
+    let shown = format!("trace shown={} lost=0", trace.len());
+    assert_eq!(end.as_deref(), Some(shown.as_str()));
+    let events: Vec<Record> = trace.iter().map(|line| Record::parse(line)).collect();
+    let times: Vec<u64> = events.iter().map(|event| number(event, "at_ns")).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    let what: Vec<String> = events.iter().map(|event| text(event, "what")).collect();
+    let expected = [
+        "transition",
+        "transition",
+        "attached",
+        "attached",
+        "detaching",
+        "detached",
+        "attached",
+        "parameters",
+        "settings",
+    ];
+    assert_eq!(what, expected, "{trace:?}");
+    assert_eq!(text(&events[0], "from"), "off");
+    assert_eq!(text(&events[1], "to"), "idle");
+    assert_ne!(text(&events[3], "vcoproc"), text(&events[6], "vcoproc"));
+    let last = times.last().copied().unwrap_or(0);
+    assert_eq!(machine.ask(&format!("trace from {last}"))?.len(), 2);
     machine.finish()
 }
 
