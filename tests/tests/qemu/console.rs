@@ -63,7 +63,8 @@ fn commands_are_answered_and_mistakes_are_told() -> Result<()> {
             (1, 0)
         );
     }
-    let histograms = machine.ask("coproc histogram 0")?;
+    let mut histograms = machine.ask("coproc histogram 0")?;
+    histograms.retain(|line| line.starts_with("histogram "));
     assert_eq!(histograms.len(), 6, "{histograms:?}");
     for line in &histograms {
         assert!(line.contains(" count=0 "), "{line}");
@@ -127,11 +128,15 @@ fn a_coproc_is_detached_and_attached_again() -> Result<()> {
     }
 
     // All of it is in the trace, in order, from the start on.
-    let mut trace = machine.ask("trace coproc 0")?;
-    let end = trace.pop();
-    let shown = format!("trace shown={} lost=0", trace.len());
-    assert_eq!(end.as_deref(), Some(shown.as_str()));
-    let events: Vec<Record> = trace.iter().map(|line| Record::parse(line)).collect();
+    let trace = machine.ask("trace coproc 0")?;
+    let is_event = |line: &&String| line.starts_with("event ");
+    let events: Vec<Record> = trace
+        .iter()
+        .filter(is_event)
+        .map(|line| Record::parse(line))
+        .collect();
+    let shown = format!("trace shown={} lost=0", events.len());
+    assert!(trace.contains(&shown), "{trace:?}");
     let times: Vec<u64> = events.iter().map(|event| number(event, "at_ns")).collect();
     assert!(times.is_sorted(), "{times:?}");
     let what: Vec<String> = events.iter().map(|event| text(event, "what")).collect();
@@ -151,7 +156,8 @@ fn a_coproc_is_detached_and_attached_again() -> Result<()> {
     assert_eq!(text(&events[1], "to"), "idle");
     assert_ne!(text(&events[3], "vcoproc"), text(&events[6], "vcoproc"));
     let last = times.last().copied().unwrap_or(0);
-    assert_eq!(machine.ask(&format!("trace from {last}"))?.len(), 2);
+    let rest = machine.ask(&format!("trace from {last}"))?;
+    assert_eq!(rest.iter().filter(is_event).count(), 1, "{rest:?}");
     machine.finish()
 }
 
