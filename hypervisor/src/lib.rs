@@ -12,6 +12,7 @@ pub mod console;
 pub mod devicetree;
 pub mod guest_tree;
 pub mod image;
+pub mod ivshmem;
 pub mod memory;
 pub mod psci;
 pub mod trace;

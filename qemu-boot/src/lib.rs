@@ -30,5 +30,5 @@ pub mod workspace;
 pub use build::Artifacts;
 pub use console::{Console, Mark};
 pub use qemu::Qemu;
-pub use scenario::{CoprocSpec, DomainSpec, Edit, Scenario};
+pub use scenario::{CoprocSpec, DomainSpec, Edit, Scenario, SharedMemorySpec};
 pub use workspace::Workspace;

@@ -97,6 +97,14 @@ pub fn configure(
         Ok(first_phandle + u32::try_from(index)?)
     };
 
+    let domain_phandle = |index: usize| -> Result<u32> {
+        ensure!(
+            index < scenario.domains.len(),
+            "there is no domain {index} in the scenario"
+        );
+        Ok(first_phandle + u32::try_from(scenario.coprocs.len() + index)?)
+    };
+
     let mut chosen = Node::new("chosen");
     chosen
         .set_cells("#address-cells", &[2])
@@ -128,9 +136,23 @@ pub fn configure(
             .iter()
             .map(|&index| phandle(index))
             .collect::<Result<Vec<_>>>()?;
-        chosen
-            .children
-            .push(domain_node(index + 1, domain, &coprocs, &kernel, &ramdisk));
+        let mut node = domain_node(index + 1, domain, &coprocs, &kernel, &ramdisk);
+        if !scenario.shared_memory.is_empty() {
+            node.set_cells("phandle", &[domain_phandle(index)?]);
+        }
+        chosen.children.push(node);
+    }
+    for (index, shared) in scenario.shared_memory.iter().enumerate() {
+        let domains = shared
+            .domains
+            .iter()
+            .map(|&index| domain_phandle(index))
+            .collect::<Result<Vec<_>>>()?;
+        let mut node = Node::new(format!("shared-memory@{index:x}"));
+        node.set_strings("compatible", &["baton,shared-memory"])
+            .set("size", shared.size.to_be_bytes())
+            .set_cells("domains", &domains);
+        chosen.children.push(node);
     }
     machine.root.children.retain(|child| child.name != "chosen");
     machine.root.children.push(chosen);

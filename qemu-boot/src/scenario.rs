@@ -26,6 +26,8 @@ pub struct Scenario {
     pub coprocs: Vec<CoprocSpec>,
     /// The domains, numbered from 1 in this order.
     pub domains: Vec<DomainSpec>,
+    /// Memory that domains share.
+    pub shared_memory: Vec<SharedMemorySpec>,
     /// Changes to the finished device tree, mistakes usually.
     pub edits: Vec<Edit>,
     /// More arguments for QEMU.
@@ -64,6 +66,15 @@ pub struct DomainSpec {
     pub ramdisk: Option<PathBuf>,
     /// The kernel's command line.
     pub bootargs: String,
+}
+
+/// Memory under `/chosen` that domains share.
+#[derive(Clone, Debug)]
+pub struct SharedMemorySpec {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Indices into [`Scenario::domains`], in the order of the peers' numbers.
+    pub domains: Vec<usize>,
 }
 
 /// A change to the machine's device tree, made last.
@@ -184,6 +195,7 @@ impl Scenario {
             edu_devices: 0,
             coprocs: Vec::new(),
             domains: Vec::new(),
+            shared_memory: Vec::new(),
             edits: Vec::new(),
             qemu_args: Vec::new(),
         }

@@ -8,6 +8,7 @@
 
 use super::coprocs::{self, CoprocConfig, Entry, Known, keep, unknown};
 use super::machine::Machine;
+use super::shared_memory::{self, SharedMemory};
 use crate::devicetree::{Error, Node, Region, Tree, quote};
 use alloc::format;
 use alloc::string::{String, ToString as _};
@@ -62,6 +63,10 @@ pub struct Configuration {
     pub coproc_errors: Vec<Error>,
     /// The domains in the order of the tree: each to be started, or why not.
     pub domains: Vec<Result<DomainConfig, Rejected>>,
+    /// The memory regions to be shared that are described without a mistake.
+    pub shared: Vec<SharedMemory>,
+    /// The mistakes in the others.
+    pub shared_errors: Vec<Error>,
     /// What has no effect, and probably should have.
     pub warnings: Vec<Error>,
 }
@@ -171,6 +176,9 @@ impl Configuration {
                 }),
             });
         }
+        let (shared, shared_errors) = shared_memory::read(tree, &configuration.domains);
+        configuration.shared = shared;
+        configuration.shared_errors = shared_errors;
         for entry in entries {
             match entry.config {
                 Ok(coproc) => configuration.coprocs.push(coproc),
@@ -192,7 +200,7 @@ impl Configuration {
         })
     }
 
-    /// Every mistake, of coprocs first, then of domains in order.
+    /// Every mistake, of coprocs first, then of domains in order, then of shared memory.
     pub fn errors(&self) -> impl Iterator<Item = &Error> {
         let domains = self
             .domains
@@ -201,6 +209,7 @@ impl Configuration {
         self.coproc_errors
             .iter()
             .chain(domains.flat_map(|rejected| &rejected.errors))
+            .chain(&self.shared_errors)
     }
 }
 

@@ -19,9 +19,11 @@
 pub mod coprocs;
 pub mod domains;
 pub mod machine;
+pub mod shared_memory;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use coprocs::{CoprocConfig, DeviceLocator, Known, KnownName, PciFunction};
 pub use domains::{Assignment, Configuration, DomainConfig, Module, Rejected};
 pub use machine::Machine;
+pub use shared_memory::SharedMemory;

@@ -9,6 +9,7 @@
 
 use super::devices::Devices;
 use super::schedule;
+use super::shared_memory::Port;
 use super::sharing::Link;
 use super::tables::TableFrames;
 use crate::arch::{self, context, cpu};
@@ -155,6 +156,8 @@ pub struct Pci {
     pub bus: VirtualBus,
     /// What is behind each slot.
     pub links: [Option<Link>; SLOTS],
+    /// The domain's ends of shared memory.
+    pub ports: Vec<Port>,
     /// Whether each slot's function asserts its interrupt, before the domain's own masking.
     pub pending: u32,
 }
@@ -277,6 +280,7 @@ impl Domain {
             pci: Mutex::new(Pci {
                 bus,
                 links,
+                ports: Vec::new(),
                 pending: 0,
             }),
             uart: uart.then(|| Mutex::new(Vpl011::new())),

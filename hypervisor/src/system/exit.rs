@@ -12,7 +12,7 @@
 
 use super::domain::{Activity, Domain, Life, Vcpu};
 use super::schedule::{self, Member};
-use super::{devices, firmware, interrupts, sharing};
+use super::{devices, firmware, interrupts, shared_memory, sharing};
 use crate::arch::context::{self, Exit, Registers};
 use coproc_core::address::GuestPhysical;
 use coproc_core::register::{Access, Operation, Width};
@@ -160,7 +160,9 @@ fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operatio
             let pending = domain
                 .link(slot)
                 .is_some_and(|link| sharing::interrupt_pending(&link));
-            Answer::Value(domain.pci.lock().bus.read(offset, width, |_| pending))
+            let pci = domain.pci.lock();
+            let intx = |slot| pending || shared_memory::interrupt_pending(&pci, slot);
+            Answer::Value(pci.bus.read(offset, width, intx))
         }
         Operation::Write(value) => {
             let effect = {
@@ -169,11 +171,16 @@ fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operatio
                 if effect.intx_disabled.is_some() {
                     domain.refresh_intx(&pci);
                 }
+                if effect.bars_moved {
+                    shared_memory::windows_changed(domain, &mut pci);
+                }
                 effect
             };
             if let Some(link) = domain.link(usize::from(effect.slot)) {
                 if effect.bars_moved {
                     sharing::windows_changed(&link);
+                    // What the coprocessor's window gave way to can be mapped only now.
+                    shared_memory::windows_changed(domain, &mut domain.pci.lock());
                 }
                 if effect.intx_disabled.is_some() {
                     sharing::resample(&link);
@@ -213,7 +220,10 @@ fn coproc_access(
         })
     };
     let Some((bar, offset, link)) = found else {
-        return in_window(address.get()).then_some(NOBODY);
+        let shared = (!touch)
+            .then(|| shared_memory::access(member.domain, address.get(), width, operation))
+            .flatten();
+        return shared.or_else(|| in_window(address.get()).then_some(NOBODY));
     };
     let offset = if touch { offset & !3 } else { offset };
     let width = if touch { Width::Word } else { width };

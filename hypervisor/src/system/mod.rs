@@ -38,6 +38,7 @@ pub mod load;
 pub mod management;
 pub mod pci;
 pub mod schedule;
+pub mod shared_memory;
 pub mod sharing;
 pub mod smmu;
 pub mod start;
@@ -60,6 +61,8 @@ pub struct System {
     pub gic: Mutex<arch::gic::Gic>,
     /// The shared coprocessors.
     pub instances: Vec<sharing::Instance>,
+    /// Memory that domains share.
+    pub shared: Vec<shared_memory::Region>,
     /// The domains that were created.
     pub domains: Vec<domain::Domain>,
 }

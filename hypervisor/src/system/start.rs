@@ -4,7 +4,9 @@ use super::firmware::{self, CoreRegisters};
 use super::load::{self, Workshop};
 use super::sharing::{Device, Instance, Registers, Side};
 use super::tables::TableFrames;
-use super::{FRAMES, System, boot, console, devices, interrupts, pci, schedule, smmu};
+use super::{
+    FRAMES, System, boot, console, devices, interrupts, pci, schedule, shared_memory, smmu,
+};
 use crate::arch::{self, context, cpu, gic, mmu, power, report, timer, uart};
 use alloc::boxed::Box;
 use alloc::format;
@@ -157,11 +159,13 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     {
         log::warn!("{}: {error}; no input", uart.path);
     }
+    let shared = shared_memory::create(&configuration.shared, &domains);
     let system = super::publish(System {
         machine,
         numbers: online,
         gic: Mutex::new(gic),
         instances,
+        shared,
         domains,
     });
     load::distribute(&system.domains);

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use baton_tests::{LIMIT, Machine, PATIENCE, number, text};
 use qemu_boot::report::Record;
-use qemu_boot::{Artifacts, DomainSpec, Scenario};
+use qemu_boot::{Artifacts, DomainSpec, Scenario, SharedMemorySpec};
 
 /// Domains whose init is the program `devices`, with these options.
 fn domains(name: &str, options: &[&str]) -> Result<Scenario> {
@@ -20,6 +20,36 @@ fn domains(name: &str, options: &[&str]) -> Result<Scenario> {
         scenario.domains.push(domain);
     }
     Ok(scenario)
+}
+
+/// Two domains that share memory each see it as a function that `uio_pci_generic` drives: it is zero at first, what the one
+/// writes the other one reads, and each ring is one interrupt.
+#[test]
+fn domains_share_memory_and_ring_each_other() -> Result<()> {
+    let mut scenario = domains("shared-memory", &["devices.shared"; 2])?;
+    scenario.shared_memory.push(SharedMemorySpec {
+        size: 64 << 10,
+        domains: vec![1, 0],
+    });
+    let machine = Machine::boot(&scenario, LIMIT)?;
+    for (name, peer) in [("d1", 1), ("d2", 0)] {
+        let found = machine.wait_domain(name, "the exchange", PATIENCE, |line| {
+            line.strip_prefix("devices: shared").map(Record::parse)
+        })?;
+        let expected = [
+            ("peer", peer),
+            ("size", 64 << 10),
+            ("interrupts", 1),
+            ("status", 1),
+            ("again", 0),
+            ("late", 0),
+            ("wrong", 0),
+        ];
+        for (key, value) in expected {
+            assert_eq!(number(&found, key), value, "{name}: {key}: {found:?}");
+        }
+    }
+    machine.finish()
 }
 
 /// The clock shows the machine's time and its alarm interrupts; the watchdog lets a domain live as long as it is fed, ends it

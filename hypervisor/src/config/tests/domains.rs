@@ -27,12 +27,12 @@ const KNOWN: Known<'static> = Known {
     }],
 };
 
-fn text(fdt: &mut FdtWriter, name: &str, value: &str) {
+pub(super) fn text(fdt: &mut FdtWriter, name: &str, value: &str) {
     fdt.property_string(name, value).unwrap();
 }
 
 /// A machine with RAM, PCIe and a device-tree device, and what `chosen` adds to `/chosen`.
-fn configured(chosen: impl FnOnce(&mut FdtWriter)) -> Vec<u8> {
+pub(super) fn configured(chosen: impl FnOnce(&mut FdtWriter)) -> Vec<u8> {
     other_board(|fdt| {
         node(fdt, "pcie@30000000", |fdt| {
             text(fdt, "compatible", "pci-host-ecam-generic");
@@ -87,7 +87,12 @@ fn module(fdt: &mut FdtWriter, kind: &str, address: u32, size: u32) {
 }
 
 /// A domain's node: without `cpus`, `memory` and kernel if `bare`.
-fn domain(fdt: &mut FdtWriter, name: &str, bare: bool, edit: impl FnOnce(&mut FdtWriter)) {
+pub(super) fn domain(
+    fdt: &mut FdtWriter,
+    name: &str,
+    bare: bool,
+    edit: impl FnOnce(&mut FdtWriter),
+) {
     node(fdt, name, |fdt| {
         text(fdt, "compatible", "xen,domain");
         if !bare {
@@ -141,7 +146,7 @@ pub(crate) fn two_domains() -> Vec<u8> {
     })
 }
 
-fn read(blob: &[u8]) -> Configuration {
+pub(super) fn read(blob: &[u8]) -> Configuration {
     let tree = Tree::new(blob).unwrap();
     let machine = Machine::from_tree(&tree).unwrap();
     Configuration::from_tree(&tree, &machine, &KNOWN)
