@@ -10,6 +10,8 @@ extern crate alloc;
 pub mod config;
 pub mod console;
 pub mod devicetree;
+pub mod flash;
+pub mod fw_cfg;
 pub mod guest_tree;
 pub mod image;
 pub mod ivshmem;
