@@ -398,3 +398,72 @@ fn one_domain_uses_an_edu_device_and_a_firmware_core() -> Result<()> {
     }
     machine.finish()
 }
+
+/// Two types of coprocs, four of them, each under its own algorithm, shared by four domains in various combinations, all at work at once.
+#[test]
+fn three_edu_devices_and_a_firmware_core_serve_four_domains() -> Result<()> {
+    let mut scenario = scenario(
+        "firmware-many",
+        &[
+            "image=checksum jobs=400",
+            "image=filter jobs=400",
+            "image=checksum jobs=400",
+            "",
+        ],
+    )?;
+    scenario.cpus = 5;
+    scenario.coprocs[0] = qemu_boot::CoprocSpec::fw_core(4);
+    scenario.edu_devices = 3;
+    for (slot, scheduler) in [(1, "weighted"), (2, "priority"), (3, "null")] {
+        scenario.coprocs.push(qemu_boot::CoprocSpec {
+            scheduler: scheduler.to_owned(),
+            ..qemu_boot::CoprocSpec::edu(slot)
+        });
+    }
+    let parts: [&[usize]; 4] = [&[0, 1], &[0, 1], &[0, 2], &[3]];
+    for ((domain, coprocs), number) in scenario.domains.iter_mut().zip(parts).zip(1_u32..) {
+        domain.coprocs = coprocs.to_vec();
+        domain.affinity = vec![number - 1];
+        if !coprocs.contains(&0) {
+            // Nothing for the program that drives a firmware core.
+            let words: Vec<&str> = domain.bootargs.split(' ').collect();
+            let words = words
+                .into_iter()
+                .filter(|word| !word.starts_with("firmware."));
+            domain.bootargs = words.collect::<Vec<_>>().join(" ");
+        }
+        let edu = format!(" workload.name=d{number} workload.seed={number} workload.jobs=8");
+        domain.bootargs.push_str(&edu);
+    }
+    let machine = Machine::boot(&scenario, LIMIT)?;
+    let ends = [
+        ("d1", 8),
+        ("d1", 400),
+        ("d2", 8),
+        ("d2", 400),
+        ("d3", 8),
+        ("d3", 400),
+        ("d4", 8),
+    ];
+    for (domain, jobs) in ends {
+        let done = machine.wait_domain(domain, "the end of a program", PATIENCE, |text| {
+            let done = text
+                .starts_with("workload: done")
+                .then(|| Record::parse(text))?;
+            (number(&done, "jobs") == jobs).then_some(done)
+        })?;
+        assert_eq!(number(&done, "wrong"), 0, "{domain}: {done:?}");
+    }
+    let report = machine.query()?;
+    let algorithms: Vec<_> = report
+        .coprocs
+        .iter()
+        .map(|coproc| text(coproc, "scheduler"))
+        .collect();
+    assert_eq!(algorithms, ["rr", "weighted", "priority", "null"]);
+    for coproc in &report.coprocs {
+        assert_eq!(number(coproc, "fault_ns"), 0, "{coproc:?}");
+    }
+    assert_books(&report);
+    machine.finish()
+}
