@@ -27,6 +27,9 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use coproc_core::algorithm::Tuning;
+use coproc_core::record::Factory;
+use coproc_core::{Algorithm, Driver};
 use qemu_boot::demo::{self, ENTER};
 use qemu_boot::report::{CoprocReport, Origin, Record, split_tag};
 use qemu_boot::{Artifacts, Mark, Qemu, Scenario};
@@ -207,6 +210,35 @@ impl Machine {
         Ok(report)
     }
 
+    /// The record of a coproc (`baton,record`), up to now.
+    ///
+    /// # Errors
+    /// If there is none, or lines of it get lost on the way.
+    pub fn record(&self, coproc: u32) -> Result<String> {
+        let (mut record, mut from) = (String::new(), 0);
+        loop {
+            let answer = self.ask(&format!("coproc record {coproc} {from}"))?;
+            for line in &answer {
+                if let Some(line) = line.strip_prefix('|') {
+                    record.push_str(line);
+                    record.push('\n');
+                }
+            }
+            let end = answer.iter().rev().find(|line| line.starts_with("record "));
+            let end = end.with_context(|| format!("no end in {answer:?}"))?;
+            let next = number(&Record::parse(end), "next");
+            ensure!(
+                record.len() as u64 == next,
+                "{} bytes came of {next}",
+                record.len()
+            );
+            if next == from {
+                return Ok(record);
+            }
+            from = next;
+        }
+    }
+
     /// What `domains` answers: id and state of each.
     ///
     /// # Errors
@@ -315,6 +347,20 @@ fn turn(path: &Path) -> Result<File> {
     file.lock()
         .with_context(|| format!("locking {}", path.display()))?;
     Ok(file)
+}
+
+/// All drivers and algorithms of Baton, for replaying a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Replayer;
+
+impl Factory for Replayer {
+    fn driver(&self, name: &str) -> Option<Box<dyn Driver>> {
+        platforms::coproc::by_name(name)
+    }
+
+    fn algorithm(&self, name: &str, tuning: &Tuning) -> Option<Box<dyn Algorithm>> {
+        sched_algos::by_name(name, tuning)
+    }
 }
 
 /// A number of a record.

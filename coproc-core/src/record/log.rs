@@ -84,12 +84,24 @@ impl Log {
         core::str::from_utf8(whole).unwrap_or_default()
     }
 
-    /// The line at this byte of the text, without its end, and where the next one begins; `None` behind the last.
+    /// Bytes so far.
+    pub const fn bytes(&self) -> usize {
+        self.whole
+    }
+
+    /// The line that begins at this byte of the text, without its end, and where the next one begins; `None` behind the last, or if none begins there.
+    /// Takes no longer for a long record.
     pub fn line_at(&self, byte: usize) -> Option<(&str, usize)> {
-        let rest = self.text().get(byte..)?;
-        let (line, _) = rest.split_once('\n')?;
-        let next = byte.saturating_add(line.len()).saturating_add(1);
-        Some((line, next))
+        let text = self.text.get(..self.whole)?;
+        if let Some(before) = byte.checked_sub(1)
+            && text.get(before) != Some(&b'\n')
+        {
+            return None;
+        }
+        let rest = text.get(byte..)?;
+        let length = rest.iter().position(|byte| *byte == b'\n')?;
+        let line = core::str::from_utf8(rest.get(..length)?).ok()?;
+        Some((line, byte.saturating_add(length).saturating_add(1)))
     }
 
     /// Lines so far.

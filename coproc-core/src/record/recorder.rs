@@ -11,6 +11,7 @@ use crate::id::VcoprocId;
 use crate::iommu::{Faults, IommuError};
 use crate::register::Width;
 use crate::time::Instant;
+use crate::trace::TraceEvent;
 
 /// An [`Environment`] that records another one, for one input.
 pub struct Recorder<'a> {
@@ -147,5 +148,10 @@ impl Environment for Recorder<'_> {
     fn notify(&mut self, who: VcoprocId, event: environment::Event) {
         self.inner.notify(who, event);
         self.note(Call::Notify(who, Told::from(event)));
+    }
+
+    /// Not in the record: it follows from what is.
+    fn trace(&mut self, event: &TraceEvent) {
+        self.inner.trace(event);
     }
 }

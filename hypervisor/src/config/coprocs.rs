@@ -25,6 +25,7 @@ const PROPERTIES: &[&str] = &[
     "slice-us",
     "refusal-bound-us",
     "starvation-bound-us",
+    "baton,record",
     "phandle",
     "linux,phandle",
     "status",
@@ -147,6 +148,8 @@ pub struct CoprocConfig {
     pub refusal_bound: Option<Duration>,
     /// How long a vcoproc may wait at most, where the algorithm would let it wait for ever; no bound if `None`.
     pub starvation_bound: Option<Duration>,
+    /// Whether all that is done with it is recorded.
+    pub record: bool,
 }
 
 impl CoprocConfig {
@@ -250,6 +253,7 @@ fn coproc(
     let slice = keep(&mut errors, microseconds(node, "slice-us"));
     let refusal_bound = keep(&mut errors, microseconds(node, "refusal-bound-us"));
     let starvation_bound = keep(&mut errors, microseconds(node, "starvation-bound-us")).flatten();
+    let record = keep(&mut errors, flag(node, "baton,record")) == Some(true);
     match (id, device, driver, scheduler, slice, refusal_bound) {
         (
             Some(id),
@@ -267,6 +271,7 @@ fn coproc(
             slice,
             refusal_bound,
             starvation_bound,
+            record,
         }),
         _ => Err(errors),
     }
@@ -363,6 +368,17 @@ fn name(node: &Node<'_>, which: &'static str, known: &[KnownName<'_>]) -> Result
         None => Err(property
             .error(format!("{}, which doesn't exist", quote(text)), choice())
             .remedy("correct the name")),
+    }
+}
+
+fn flag(node: &Node<'_>, name: &'static str) -> Result<bool, Error> {
+    match node.property(name) {
+        None => Ok(false),
+        Some(property) if property.value().is_empty() => Ok(true),
+        Some(property) => {
+            let found = format!("{} bytes", property.value().len());
+            Err(property.error(found, "no value: the property is there or not"))
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use coproc_core::time::Instant;
 use core::fmt::{Display, Write as _};
 
 use super::input::Focus;
-use super::management::{Management, ManagementError};
+use super::management::{Management, ManagementError, RecordReport};
 use super::multiplexer::OWN_LINE_MAX;
 use super::shell::{Command, HELP};
 use crate::trace;
@@ -20,6 +20,9 @@ const SILENT_STEPS: usize = 8;
 
 /// One line of an answer, without its end.
 pub type Line = ArrayString<OWN_LINE_MAX>;
+
+/// Bytes of a record in one answer; whoever wants more asks again.
+const RECORD_BYTES: u64 = 64 << 10;
 
 /// Text of an error, cut to this length.
 type ErrorText = ArrayString<200>;
@@ -64,6 +67,13 @@ enum State {
         from: u64,
         then: usize,
     },
+    Record {
+        report: RecordReport,
+        from: u64,
+        end: u64,
+    },
+    /// The lines were told, the closing one follows.
+    Told,
     Act(Command),
     Failed(ErrorText),
     Done,
@@ -294,6 +304,31 @@ impl Answer {
                     false
                 }
             },
+            State::Record { report, from, end } => {
+                // Each line stands behind a mark, for messages may come in between.
+                line.push('|');
+                let next = management.record(report.coproc, *from, line);
+                if let Some(next) = next.filter(|_| *from < *end) {
+                    *from = next;
+                    return true;
+                }
+                line.clear();
+                let _ = write!(line, "{report} next={from}");
+                self.state = State::Told;
+                true
+            }
+            State::Act(Command::CoprocRecord { coproc, from }) => {
+                let from = *from;
+                self.state = match management.recorded(*coproc) {
+                    Ok(report) => State::Record {
+                        report,
+                        from,
+                        end: report.bytes.min(from.saturating_add(RECORD_BYTES)),
+                    },
+                    Err(error) => failed(&error),
+                };
+                false
+            }
             State::Act(command) => {
                 let result = match command {
                     Command::CoprocSet {
@@ -316,6 +351,7 @@ impl Answer {
                 self.state = State::Done;
                 true
             }
+            State::Told => self.finish(),
             State::Done => put(line, &"ok"),
         }
     }

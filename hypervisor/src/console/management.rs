@@ -486,6 +486,35 @@ impl fmt::Display for SliceReport {
     }
 }
 
+/// How far a coprocessor's record is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RecordReport {
+    /// The physical coprocessor.
+    pub coproc: CoprocId,
+    /// Bytes of text so far.
+    pub bytes: u64,
+    /// Lines so far.
+    pub lines: u64,
+    /// Inputs that came after the record was full.
+    pub lost: u64,
+}
+
+impl fmt::Display for RecordReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            coproc,
+            bytes,
+            lines,
+            lost,
+        } = self;
+        write!(
+            f,
+            "record coproc={} bytes={bytes} lines={lines} lost={lost}",
+            coproc.0
+        )
+    }
+}
+
 /// Why an operation failed; reads "what, remedy".
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ManagementError {
@@ -511,6 +540,9 @@ pub enum ManagementError {
         /// The domain.
         domain: DomainId,
     },
+    /// The coprocessor isn't recorded.
+    #[error("coproc {} is not recorded, give its node `baton,record`", .0.0)]
+    NotRecorded(CoprocId),
     /// There is no such parameter.
     #[error("no parameter `{0}`, `help` lists them")]
     NoParameter(Word),
@@ -559,6 +591,16 @@ pub trait Management {
 
     /// The trace.
     fn trace(&mut self) -> &dyn Rings;
+
+    /// How far a coprocessor's record is.
+    ///
+    /// # Errors
+    /// [`ManagementError::NoCoproc`], [`ManagementError::NotRecorded`].
+    fn recorded(&mut self, coproc: CoprocId) -> Result<RecordReport, ManagementError>;
+
+    /// Puts the line of a coprocessor's record that begins at byte `from` into `line`, and tells where the next one begins. `None` behind the last, or if no
+    /// line begins there.
+    fn record(&mut self, coproc: CoprocId, from: u64, line: &mut dyn fmt::Write) -> Option<u64>;
 
     /// Sets a parameter of a coprocessor's scheduling, from the next decision on.
     ///

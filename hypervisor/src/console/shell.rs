@@ -14,13 +14,14 @@ use super::management::Word;
 pub const LINE_LENGTH: usize = 200;
 
 /// What `help` shows.
-pub const HELP: [&str; 13] = [
+pub const HELP: [&str; 14] = [
     "domains                        list the domains",
     "coproc list                    list the shared coprocessors",
     "coproc query [ID]              coprocessors and their vcoprocs, with times and counters",
     "coproc timeline [ID]           who held which coprocessor, from when to when",
     "coproc histogram ID            how long switches, refusals and waits took, for each vcoproc",
     "trace [coproc ID] [from NS]    what was done to the coprocessors, event by event, from this time on",
+    "coproc record ID [BYTE]        the record of a coprocessor with `baton,record`, from this byte on",
     "coproc set ID NAME VALUE       change slice-us, refusal-bound-us, starvation-bound-us, scheduler,",
     "                               dN.weight, dN.priority, dN.reservation (BUDGET/PERIOD in us, or none)",
     "coproc attach ID dN            give domain N a vcoproc of the coprocessor",
@@ -53,6 +54,13 @@ pub enum Command {
         coproc: Option<CoprocId>,
         /// From this time on.
         from: Instant,
+    },
+    /// `coproc record ID [BYTE]`
+    CoprocRecord {
+        /// Whose record.
+        coproc: CoprocId,
+        /// From which byte on.
+        from: u64,
     },
     /// `coproc set ID NAME VALUE`
     CoprocSet {
@@ -89,7 +97,7 @@ pub enum ParseError {
     Unknown(Word),
     /// The word after `coproc` is none of its commands.
     #[error(
-        "unknown command `coproc {0}`, try list, query, timeline, histogram, set, attach or detach"
+        "unknown command `coproc {0}`, try list, query, timeline, histogram, record, set, attach or detach"
     )]
     UnknownCoproc(Word),
     /// A word is missing.
@@ -231,7 +239,7 @@ fn parse_trace(words: &mut Words<'_>) -> Result<Command, ParseError> {
 }
 
 fn parse_coproc(words: &mut Words<'_>) -> Result<Command, ParseError> {
-    words.usage = "coproc list|query|timeline|histogram|set|attach|detach";
+    words.usage = "coproc list|query|timeline|histogram|record|set|attach|detach";
     Ok(match words.required("what to do")? {
         "list" => {
             words.usage = "coproc list";
@@ -248,6 +256,19 @@ fn parse_coproc(words: &mut Words<'_>) -> Result<Command, ParseError> {
         "histogram" => {
             words.usage = "coproc histogram ID";
             Command::CoprocHistogram(words.coproc()?)
+        }
+        "record" => {
+            words.usage = "coproc record ID [BYTE]";
+            Command::CoprocRecord {
+                coproc: words.coproc()?,
+                from: match words.rest.next() {
+                    None => 0,
+                    Some(word) => match number(word) {
+                        Some(from) => from,
+                        None => words.invalid(word, "byte")?,
+                    },
+                },
+            }
         }
         "set" => {
             words.usage = "coproc set ID NAME VALUE";

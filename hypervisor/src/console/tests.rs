@@ -428,6 +428,20 @@ fn commands_are_typed() {
                 domain: D1,
             },
         ),
+        (
+            "coproc record 0",
+            Command::CoprocRecord {
+                coproc: c0,
+                from: 0,
+            },
+        ),
+        (
+            "coproc record 0 4711",
+            Command::CoprocRecord {
+                coproc: c0,
+                from: 4711,
+            },
+        ),
         ("console baton", Command::Console(Focus::Baton)),
         ("console d2", Command::Console(Focus::Domain(D2))),
     ];
@@ -442,7 +456,7 @@ fn mistakes_are_named_with_a_remedy() {
         ("hepl", "unknown command `hepl`, `help` lists the commands"),
         (
             "coproc lsit",
-            "unknown command `coproc lsit`, try list, query, timeline, histogram, set, attach or detach",
+            "unknown command `coproc lsit`, try list, query, timeline, histogram, record, set, attach or detach",
         ),
         (
             "coproc attach 0",
@@ -643,6 +657,32 @@ impl Management for System {
         &self.rings
     }
 
+    fn recorded(&mut self, coproc: CoprocId) -> Result<RecordReport, ManagementError> {
+        match coproc.0 {
+            0 => Ok(RecordReport {
+                coproc,
+                bytes: 10 * RECORD_LINES,
+                lines: RECORD_LINES,
+                lost: 3,
+            }),
+            _ => Err(ManagementError::NotRecorded(coproc)),
+        }
+    }
+
+    fn record(
+        &mut self,
+        coproc: CoprocId,
+        from: u64,
+        line: &mut dyn core::fmt::Write,
+    ) -> Option<u64> {
+        // It grows while it is told.
+        let there = from.is_multiple_of(10) && from < 20 * RECORD_LINES;
+        (coproc.0 == 0 && there).then(|| {
+            write!(line, "{from:09}").unwrap();
+            from + 10
+        })
+    }
+
     fn slice(&mut self, coproc: CoprocId, from: u64) -> Option<(u64, SliceReport)> {
         // The two oldest have been overwritten.
         let number = from.max(2);
@@ -659,6 +699,9 @@ impl Management for System {
         })
     }
 }
+
+/// Lines of ten bytes in a record.
+const RECORD_LINES: u64 = 10_000;
 
 fn console() -> Console {
     let mut console = Console::new();
@@ -896,6 +939,47 @@ fn a_long_answer_loses_nothing_and_ends_although_slices_go_on() {
     assert_eq!(lines.len(), 1001);
     assert_eq!(lines[1000], "ok");
     assert_eq!(console.multiplexer().lost(Source::Shell), Lost::default());
+}
+
+#[test]
+fn a_record_is_told_in_pieces() {
+    let (mut console, mut system) = (console(), System::default());
+    let (mut from, mut text) = (0, String::new());
+    let mut pieces = 0;
+    while from < 10 * RECORD_LINES {
+        let command = alloc::format!("coproc record 0 {from}");
+        let lines = ask(&mut console, &mut system, &command, T0);
+        let (last, record) = lines.split_last().unwrap();
+        assert_eq!(last, "ok");
+        let (end, record) = record.split_last().unwrap();
+        for line in record {
+            text.push_str(line.strip_prefix('|').unwrap());
+            text.push('\n');
+        }
+        from += record.len() as u64 * 10;
+        let expected =
+            alloc::format!("record coproc=0 bytes=100000 lines=10000 lost=3 next={from}");
+        assert_eq!(*end, expected);
+        assert!(record.len() as u64 * 10 <= (64 << 10) + 10);
+        pieces += 1;
+    }
+    assert_eq!(pieces, 2);
+    let whole: String = (0..RECORD_LINES)
+        .map(|n| alloc::format!("{:09}\n", n * 10))
+        .collect();
+    assert!(text == whole, "each line once");
+    // No line begins there.
+    assert_eq!(
+        ask(&mut console, &mut system, "coproc record 0 7", T0),
+        [
+            "record coproc=0 bytes=100000 lines=10000 lost=3 next=7",
+            "ok"
+        ]
+    );
+    assert_eq!(
+        ask(&mut console, &mut system, "coproc record 3", T0),
+        ["error: coproc 3 is not recorded, give its node `baton,record`"]
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@
 )]
 
 use super::firmware::FirmwareShare;
+use super::recording::feed;
 use super::sharing::{Device, Instance, Link, Reach, Share};
 use super::{FRAMES, boot};
 use crate::arch::{memory, timer};
@@ -22,10 +23,12 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use coproc_core::address::{DeviceAddress, PAGE_SIZE};
 use coproc_core::algorithm::Parameters;
-use coproc_core::coproc::Detach;
+use coproc_core::coproc::{Coproc, Detach};
 use coproc_core::driver::{SAVE_AREA, Step};
+use coproc_core::environment::Environment;
 use coproc_core::id::{DomainId, SpaceId, VcoprocId};
 use coproc_core::iommu::Mapping;
+use coproc_core::record::Input;
 use coproc_core::time::Duration;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use hypervisor::guest_tree::layout;
@@ -261,7 +264,12 @@ fn build(
     };
     let share = Share::new(who, domain, slot, reach);
     instance.core.lock().side.shares.push(share);
-    let attached = instance.with(|coproc, machine| coproc.attach(machine, who, domain, parameters));
+    let input = Input::Attach(who, domain, *parameters);
+    let call = |coproc: &mut Coproc, env: &mut dyn Environment| {
+        coproc.attach(env, who, domain, parameters)
+    };
+    let attached =
+        instance.with(|coproc, machine| feed(coproc, machine, input, call, |result| result.into()));
     if let Err(error) = attached {
         let left = remains(&mut instance.core.lock().side.shares, who);
         if let Some(core) = core {
@@ -340,7 +348,10 @@ fn spaces(instance: &Instance, ram: &[Piece], taken: &mut Remains) -> Result<Rea
 /// What the framework answered, for people.
 pub fn detach(index: usize, instance: &Instance, who: VcoprocId) -> Result<(), String> {
     let left = instance.with(|coproc, machine| {
-        let left = coproc.detach(machine, who);
+        let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.detach(env, who);
+        let left = feed(coproc, machine, Input::Detach(who), call, |result| {
+            result.into()
+        });
         if left.is_ok() {
             machine.withdraw(who);
         }

@@ -9,17 +9,21 @@
 
 use super::attachment;
 use super::domain::{Domain, Life};
+use super::recording::feed;
 use super::sharing::Instance;
 use crate::arch::timer;
 use alloc::format;
 use alloc::string::ToString;
 use arrayvec::ArrayVec;
 use coproc_core::algorithm::Parameters;
-use coproc_core::coproc::{Condition, Settings, Spread, State};
+use coproc_core::coproc::{Condition, Coproc, Settings, Spread, State};
+use coproc_core::environment::Environment;
 use coproc_core::id::{CoprocId, DomainId, VcoprocId};
+use coproc_core::record::Input;
+use core::fmt;
 use hypervisor::console::management::{
     CoprocReport, DomainReport, DomainState, HistogramReport, Management, ManagementError,
-    SliceReport, VcoprocReport, VcoprocState,
+    RecordReport, SliceReport, VcoprocReport, VcoprocState,
 };
 use hypervisor::console::setting::{Setting, shorten};
 use hypervisor::trace::Rings;
@@ -87,7 +91,12 @@ fn exchange(instance: &Instance, name: &str) -> Result<(), ManagementError> {
             let tuning = coproc.tuning();
             let algorithm = sched_algos::by_name(name, &tuning);
             algorithm.map_or(Ok(()), |algorithm| {
-                coproc.replace_algorithm(machine, algorithm)
+                let call = |coproc: &mut Coproc, env: &mut dyn Environment| {
+                    coproc.replace_algorithm(env, algorithm)
+                };
+                feed(coproc, machine, Input::Algorithm(name), call, |result| {
+                    result.into()
+                })
             })
         })
         .map_err(|error| failed(&error, "the old algorithm stays"))
@@ -234,7 +243,13 @@ impl Management for Face {
         let instance = instance(coproc).ok_or(ManagementError::NoCoproc(coproc))?;
         let tune = |change: &dyn Fn(Settings) -> Settings| {
             instance
-                .with(|coproc, machine| coproc.tune(machine, change(coproc.settings())))
+                .with(|coproc, machine| {
+                    let settings = change(coproc.settings());
+                    let call = |c: &mut Coproc, env: &mut dyn Environment| c.tune(env, settings);
+                    feed(coproc, machine, Input::Tune(settings), call, |result| {
+                        result.into()
+                    })
+                })
                 .map_err(|error| failed(&error, "nothing was changed"))
         };
         match Setting::parse(name, value)? {
@@ -259,7 +274,12 @@ impl Management for Face {
                                 parameters = *found;
                             }
                         });
-                        coproc.set_parameters(machine, who, &parameter.apply(parameters))
+                        let parameters = parameter.apply(parameters);
+                        let input = Input::Parameters(who, parameters);
+                        let call = |coproc: &mut Coproc, env: &mut dyn Environment| {
+                            coproc.set_parameters(env, who, &parameters)
+                        };
+                        feed(coproc, machine, input, call, |result| result.into())
                     })
                     .map_err(|error| failed(&error, "nothing was changed"))
             }
@@ -344,6 +364,25 @@ impl Management for Face {
         drop(pci);
         log::info!("{}: {who} detached from coproc {}", domain.id, coproc.0);
         Ok(())
+    }
+
+    fn recorded(&mut self, coproc: CoprocId) -> Result<RecordReport, ManagementError> {
+        let instance = instance(coproc).ok_or(ManagementError::NoCoproc(coproc))?;
+        let core = instance.core.lock();
+        let log = (core.log.as_ref()).ok_or(ManagementError::NotRecorded(coproc))?;
+        Ok(RecordReport {
+            coproc,
+            bytes: log.bytes() as u64,
+            lines: log.lines(),
+            lost: log.lost(),
+        })
+    }
+
+    fn record(&mut self, coproc: CoprocId, from: u64, line: &mut dyn fmt::Write) -> Option<u64> {
+        let core = instance(coproc)?.core.lock();
+        let (text, next) = core.log.as_ref()?.line_at(usize::try_from(from).ok()?)?;
+        line.write_str(text).ok()?;
+        Some(next as u64)
     }
 
     fn slice(&mut self, coproc: CoprocId, from: u64) -> Option<(u64, SliceReport)> {

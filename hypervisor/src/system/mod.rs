@@ -37,6 +37,7 @@ pub mod interrupts;
 pub mod load;
 pub mod management;
 pub mod pci;
+pub mod recording;
 pub mod schedule;
 pub mod shared_memory;
 pub mod sharing;

@@ -10,6 +10,7 @@
 use super::domain::{Activity, Domain, Vcpu};
 use super::exit::Answer;
 use super::firmware::{self, CoreRegisters, FirmwareCore, FirmwareShare};
+use super::recording::{feed, tell};
 use super::schedule;
 use crate::arch::cpu;
 use crate::arch::mmio::Region;
@@ -24,6 +25,7 @@ use coproc_core::driver::{Hardware, Step, Window};
 use coproc_core::environment::{Environment, Event, Stream};
 use coproc_core::id::{CoprocId, DomainId, SpaceId, StreamId, VcoprocId};
 use coproc_core::iommu::{Faults, IommuError, Target};
+use coproc_core::record::{Input, Log};
 use coproc_core::register::{Access, Width};
 use coproc_core::time::{Duration, Instant};
 use coproc_core::trace::TraceEvent;
@@ -101,6 +103,8 @@ pub struct Core {
     pub coproc: Coproc,
     /// The machine's side of it.
     pub side: Side,
+    /// Its record, if it is recorded.
+    pub log: Option<Box<Log>>,
 }
 
 /// The machine's side of one coprocessor.
@@ -180,6 +184,7 @@ impl Instance {
         interrupt: Option<u32>,
         coproc: Coproc,
         side: Side,
+        log: Option<Box<Log>>,
     ) -> Self {
         Self {
             id: coproc.id(),
@@ -187,7 +192,7 @@ impl Instance {
             description,
             save_area: coproc.description().save_area,
             interrupt,
-            core: Mutex::new(Core { coproc, side }),
+            core: Mutex::new(Core { coproc, side, log }),
             deadline: AtomicU64::new(NEVER),
             timer_cpu: AtomicUsize::new(0),
         }
@@ -196,13 +201,14 @@ impl Instance {
     /// Calls the framework with the machine's side of it.
     pub fn with<R>(&self, call: impl FnOnce(&mut Coproc, &mut Machine<'_>) -> R) -> R {
         let mut core = self.core.lock();
-        let Core { coproc, side } = &mut *core;
+        let Core { coproc, side, log } = &mut *core;
         call(
             coproc,
             &mut Machine {
                 side,
                 deadline: &self.deadline,
                 timer_cpu: &self.timer_cpu,
+                log,
             },
         )
     }
@@ -213,6 +219,7 @@ pub struct Machine<'a> {
     side: &'a mut Side,
     deadline: &'a AtomicU64,
     timer_cpu: &'a AtomicUsize,
+    pub(super) log: &'a mut Option<Box<Log>>,
 }
 
 fn domain(id: DomainId) -> Option<&'static Domain> {
@@ -476,7 +483,7 @@ pub fn access(link: &Link, vcpu: &Vcpu, access: &Access) -> Answer {
         {
             return answer;
         }
-        match coproc.access(machine, link.who, access) {
+        match enter(coproc, machine, link.who, access) {
             Outcome::Value(value) => Answer::Value(value),
             Outcome::Retry => Answer::Retry,
             Outcome::Park => {
@@ -489,6 +496,17 @@ pub fn access(link: &Link, vcpu: &Vcpu, access: &Access) -> Answer {
             Outcome::Fault => Answer::Abort,
         }
     })
+}
+
+fn enter(
+    coproc: &mut Coproc,
+    machine: &mut Machine<'_>,
+    who: VcoprocId,
+    access: &Access,
+) -> Outcome {
+    let input = Input::Access(who, *access);
+    let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.access(env, who, access);
+    feed(coproc, machine, input, call, |outcome| (*outcome).into())
 }
 
 /// A domain's access to the memory of its firmware, or to the registers of its grants; `None`: to another register.
@@ -506,7 +524,7 @@ fn firmware_memory(
         return Some(Answer::Value(u64::MAX));
     }
     if target == firmware::Target::Grants {
-        let status = coproc.access(machine, who, &firmware::status());
+        let status = enter(coproc, machine, who, &firmware::status());
         let stopped = matches!(status, Outcome::Value(status) if firmware::is_stopped(status));
         let (firmware, domain, _) = machine.firmware(who)?;
         let value = firmware.grant_access(domain, access, stopped);
@@ -523,8 +541,13 @@ fn firmware_memory(
 #[cfg(feature = "fw-core")]
 pub fn core_interrupt(index: usize) {
     if let Some(instance) = super::get().and_then(|system| system.instances.get(index)) {
-        instance.with(|coproc, machine| coproc.interrupt(machine, 0));
+        raise(instance);
     }
+}
+
+fn raise(instance: &Instance) {
+    let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.interrupt(env, 0);
+    instance.with(|coproc, machine| tell(coproc, machine, Input::Interrupt(0), call));
 }
 
 fn instance(link: &Link) -> Option<&'static Instance> {
@@ -533,15 +556,19 @@ fn instance(link: &Link) -> Option<&'static Instance> {
 
 /// The truth about a function's interrupt.
 pub fn interrupt_pending(link: &Link) -> bool {
+    let (who, input) = (link.who, Input::Pending(link.who, 0));
+    let call = |c: &mut Coproc, env: &mut dyn Environment| c.interrupt_pending(env, who, 0);
     instance(link).is_some_and(|instance| {
-        instance.with(|coproc, machine| coproc.interrupt_pending(machine, link.who, 0))
+        instance.with(|coproc, machine| feed(coproc, machine, input, call, |is| (*is).into()))
     })
 }
 
 /// The domain deactivated the interrupt, or changed its mask.
 pub fn resample(link: &Link) {
     if let Some(instance) = instance(link) {
-        instance.with(|coproc, machine| coproc.resample(machine, link.who, 0));
+        let (who, input) = (link.who, Input::Resample(link.who, 0));
+        let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.resample(env, who, 0);
+        instance.with(|coproc, machine| tell(coproc, machine, input, call));
     }
 }
 
@@ -549,7 +576,10 @@ pub fn resample(link: &Link) {
 pub fn windows_changed(link: &Link) {
     if let Some(instance) = instance(link) {
         instance.with(|coproc, machine| {
-            coproc.windows_changed(machine, link.who);
+            let (who, input) = (link.who, Input::WindowsChanged(link.who));
+            tell(coproc, machine, input, |coproc, env| {
+                coproc.windows_changed(env, who)
+            });
             machine.withdraw(link.who);
         });
     }
@@ -561,7 +591,7 @@ pub fn interrupt(intid: u32) -> bool {
     for instance in super::get().map_or(&[][..], |system| &system.instances) {
         if instance.interrupt == Some(intid) {
             known = true;
-            instance.with(|coproc, machine| coproc.interrupt(machine, 0));
+            raise(instance);
         }
     }
     known
@@ -570,7 +600,12 @@ pub fn interrupt(intid: u32) -> bool {
 /// The IOMMU has records: every coprocessor takes its own.
 pub fn collect_faults() {
     for instance in super::get().map_or(&[][..], |system| &system.instances) {
-        instance.with(|coproc, machine| coproc.collect_faults(machine));
+        let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.collect_faults(env);
+        instance.with(|coproc, machine| {
+            feed(coproc, machine, Input::CollectFaults, call, |all| {
+                (*all).into()
+            })
+        });
     }
 }
 
@@ -599,7 +634,9 @@ pub fn timers(now: Instant) {
                 // Another CPU may have armed it anew while the lock was waited for.
                 if due() {
                     machine.deadline.store(NEVER, Ordering::Relaxed);
-                    coproc.timer(machine);
+                    tell(coproc, machine, Input::Timer, |coproc, env| {
+                        coproc.timer(env)
+                    });
                 }
             });
         }

@@ -5,7 +5,8 @@ use super::load::{self, Workshop};
 use super::sharing::{Device, Instance, Registers, Side};
 use super::tables::TableFrames;
 use super::{
-    FRAMES, System, boot, console, devices, interrupts, pci, schedule, shared_memory, smmu,
+    FRAMES, System, boot, console, devices, interrupts, pci, recording, schedule, shared_memory,
+    smmu,
 };
 use crate::arch::{self, context, cpu, gic, mmu, power, report, timer, uart};
 use alloc::boxed::Box;
@@ -15,7 +16,9 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use coproc_core::address::HostPhysical;
 use coproc_core::coproc::{Coproc, Settings};
-use coproc_core::driver::Match;
+use coproc_core::driver::{Confinement, Match, Unconfined};
+use coproc_core::environment::Environment;
+use coproc_core::record::{Header, Input, Log};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hypervisor::config::machine::{
     self, EnableMethod, Gic, Machine, PciHost, Trigger, UartKind, WindowKind,
@@ -580,6 +583,19 @@ fn start_coproc(
         );
         return Err(config.device_unsuitable(found));
     }
+    match facts.confinement(host.stream(*function).is_some()) {
+        Ok(Confinement::Iommu) | Err(Unconfined::Nothing) => {}
+        Ok(Confinement::Own) => {
+            let found = format!("{}, whose only IOMMU is its own", config.device);
+            let expected =
+                "a device behind an IOMMU; PCI functions that confine themselves are not built yet";
+            return Err(other(found, expected));
+        }
+        Err(error) => {
+            let found = format!("{}: {error}", config.device);
+            return Err(other(found, "a device that one IOMMU confines"));
+        }
+    }
     // Only the first SMMU is driven: a device behind another one would not be confined by it.
     let stream = match host.stream(*function) {
         Some((0, stream)) if boot::iommu().is_some() => stream,
@@ -701,14 +717,39 @@ fn share(
     };
     let algorithm = sched_algos::by_name(&config.scheduler, &settings.tuning(&*driver))
         .ok_or_else(|| other(config.scheduler.clone(), "an algorithm that is compiled in"))?;
-    let coproc = Coproc::new(config.id, driver, algorithm, settings, timer::now());
+    let now = timer::now();
+    let log = config.record.then(|| {
+        let header = Header {
+            id: config.id,
+            driver: driver.description().name,
+            algorithm: algorithm.name(),
+            settings,
+            now,
+        };
+        Log::new(&header, recording::CAPACITY).map(Box::new)
+    });
+    if let Some(None) = log {
+        let path = &config.path;
+        log::error!("{path}: baton,record: no memory for a record; it is shared without one");
+    }
+    let coproc = Coproc::new(config.id, driver, algorithm, settings, now);
     let side = Side {
         device,
         shares: Vec::new(),
     };
-    let instance = Instance::new(config.path.clone(), description, interrupt, coproc, side);
+    let instance = Instance::new(
+        config.path.clone(),
+        description,
+        interrupt,
+        coproc,
+        side,
+        log.flatten(),
+    );
     instance
-        .with(|coproc, machine| coproc.start(machine))
+        .with(|coproc, machine| {
+            let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.start(env);
+            recording::feed(coproc, machine, Input::Start, call, |result| result.into())
+        })
         .map_err(|error| {
             other(
                 format!("{}: {error}", config.device),

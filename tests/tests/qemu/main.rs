@@ -10,6 +10,7 @@ mod hostile;
 mod isolation;
 mod live;
 mod many;
+mod recording;
 mod registers;
 mod sharing;
 mod vcpus;

@@ -177,6 +177,7 @@ fn a_configuration_reads_as_it_was_written() {
             slice: Some(Duration::from_secs(1)),
             refusal_bound: Some(Duration::from_secs(10)),
             starvation_bound: None,
+            record: false,
         }]
     );
     let module = |path: &str, address, size| Module {
@@ -599,12 +600,23 @@ fn coprocs_with_other_mistakes_are_refused() {
         edu(fdt);
         cells(fdt, "slice-us", &[0]);
         cells(fdt, "slice", &[5]);
+        cells(fdt, "baton,record", &[1]);
     });
     assert_eq!(
         slice,
         "/chosen/coprocs/coproc@0: slice: unknown property; expected a property of the schema baton,coprocs.yaml; \
-         correct its name or drop it\n/chosen/coprocs/coproc@0: slice-us: 0; expected at least 1 microsecond\n"
+         correct its name or drop it\n/chosen/coprocs/coproc@0: slice-us: 0; expected at least 1 microsecond\n\
+         /chosen/coprocs/coproc@0: baton,record: 4 bytes; expected no value: the property is there or not\n"
     );
+    let recorded = read(&configured(|fdt| {
+        coprocs(fdt, |fdt| {
+            coproc(fdt, 0, |fdt| {
+                edu(fdt);
+                fdt.property_null("baton,record").unwrap();
+            });
+        });
+    }));
+    assert!(recorded.coprocs[0].record);
     let twice = read(&configured(|fdt| {
         coprocs(fdt, |fdt| {
             coproc(fdt, 0, edu);
