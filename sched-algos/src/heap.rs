@@ -19,7 +19,7 @@ use alloc::vec::Vec;
 
 /// Slots by key, the least first.
 #[derive(Clone, Debug)]
-pub(crate) struct Heap<K> {
+pub struct Heap<K> {
     items: Vec<(K, usize)>,
     /// Where in `items` each slot is.
     places: Vec<Option<usize>>,
@@ -28,8 +28,15 @@ pub(crate) struct Heap<K> {
     pub(crate) steps: u64,
 }
 
+impl<K: Ord + Copy> Default for Heap<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<K: Ord + Copy> Heap<K> {
-    pub(crate) const fn new() -> Self {
+    /// Nobody in it.
+    pub const fn new() -> Self {
         Self {
             items: Vec::new(),
             places: Vec::new(),
@@ -40,7 +47,7 @@ impl<K: Ord + Copy> Heap<K> {
 
     /// Makes room for slots below `slots`. `false`: no memory.
     #[must_use]
-    pub(crate) fn reserve(&mut self, slots: usize) -> bool {
+    pub fn reserve(&mut self, slots: usize) -> bool {
         let items = slots.saturating_sub(self.items.len());
         let places = slots.saturating_sub(self.places.len());
         if self.items.try_reserve(items).is_err() || self.places.try_reserve(places).is_err() {
@@ -53,16 +60,17 @@ impl<K: Ord + Copy> Heap<K> {
     }
 
     /// The least key and its slot.
-    pub(crate) fn min(&self) -> Option<(K, usize)> {
+    pub fn min(&self) -> Option<(K, usize)> {
         self.items.first().copied()
     }
 
-    pub(crate) fn contains(&self, slot: usize) -> bool {
+    /// Whether a slot is in it.
+    pub fn contains(&self, slot: usize) -> bool {
         self.place(slot).is_some()
     }
 
     /// Inserts a slot or changes its key. A slot that wasn't reserved is ignored.
-    pub(crate) fn set(&mut self, slot: usize, key: K) {
+    pub fn set(&mut self, slot: usize, key: K) {
         let at = match self.place(slot) {
             Some(at) => {
                 if let Some(item) = self.items.get_mut(at) {
@@ -85,7 +93,7 @@ impl<K: Ord + Copy> Heap<K> {
     }
 
     /// Takes a slot out; nothing happens if it isn't in.
-    pub(crate) fn remove(&mut self, slot: usize) {
+    pub fn remove(&mut self, slot: usize) {
         let Some(at) = self.places.get_mut(slot).and_then(Option::take) else {
             return;
         };

@@ -15,8 +15,9 @@
 
 extern crate alloc;
 
-#[cfg(any(feature = "weighted", feature = "priority"))]
-mod heap;
+pub mod bandwidth;
+pub mod fair;
+pub mod heap;
 #[cfg(feature = "null")]
 pub mod null;
 #[cfg(feature = "priority")]

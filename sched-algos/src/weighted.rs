@@ -33,18 +33,13 @@ use coproc_core::algorithm::{AlgorithmError, Parameters, Pick, Tuning};
 use coproc_core::id::VcoprocId;
 use coproc_core::time::{Duration, Instant};
 
+pub use crate::fair::MAX_WEIGHT;
+use crate::fair::{Clock, Virtual, check_weight, scaled};
 use crate::heap::Heap;
 use crate::table::{NO_MEMORY, Table};
 
 /// Its name in the device tree.
 pub const NAME: &str = "weighted";
-/// The highest weight; the lowest is 1.
-pub const MAX_WEIGHT: u32 = 65_535;
-
-/// Virtual time: nanoseconds at weight 1, with [`FRACTION`] binary digits after the point. 128 bits never overflow.
-type Virtual = u128;
-const FRACTION: u32 = 24;
-
 #[derive(Clone, Copy, Debug)]
 struct Flow {
     /// The virtual time up to which it has been served.
@@ -59,23 +54,8 @@ pub struct Weighted {
     /// Those awake by tag, equal ones in the order in which they got there.
     awake: Heap<(Virtual, u64)>,
     /// The highest tag at which a slice began.
-    virtual_now: Virtual,
+    clock: Clock,
     order: u64,
-}
-
-fn scaled(time: Duration, weight: u32) -> Virtual {
-    let time = u128::from(time.as_nanos()) << FRACTION;
-    time.checked_div(u128::from(weight)).unwrap_or(time)
-}
-
-fn check(parameters: &Parameters) -> Result<(), AlgorithmError> {
-    if (1..=MAX_WEIGHT).contains(&parameters.weight) {
-        return Ok(());
-    }
-    Err(AlgorithmError::OutOfRange {
-        name: "weight",
-        expected: "1 to 65535",
-    })
 }
 
 impl Weighted {
@@ -85,7 +65,7 @@ impl Weighted {
             slice: tuning.slice,
             table: Table::new(),
             awake: Heap::new(),
-            virtual_now: 0,
+            clock: Clock::new(),
             order: 0,
         }
     }
@@ -115,11 +95,11 @@ impl Algorithm for Weighted {
     }
 
     fn add(&mut self, who: VcoprocId, parameters: &Parameters) -> Result<(), AlgorithmError> {
-        check(parameters)?;
+        check_weight(parameters.weight)?;
         if !self.awake.reserve(self.table.slots_after_add()) {
             return Err(NO_MEMORY);
         }
-        let tag = self.virtual_now;
+        let tag = self.clock.now();
         self.table.add(who, parameters, Flow { tag })?;
         Ok(())
     }
@@ -137,11 +117,11 @@ impl Algorithm for Weighted {
         if self.awake.contains(slot) {
             return;
         }
+        let (clock, slice) = (self.clock, self.slice);
         let Some(row) = self.table.row_mut(slot) else {
             return;
         };
-        let credit = scaled(self.slice, row.parameters.weight);
-        let tag = row.state.tag.max(self.virtual_now.saturating_sub(credit));
+        let tag = clock.bounded(row.state.tag, slice, row.parameters.weight);
         row.state.tag = tag;
         self.enqueue(slot, tag);
     }
@@ -174,36 +154,25 @@ impl Algorithm for Weighted {
 
     fn pick(&mut self, _current: Option<VcoprocId>, _now: Instant) -> Option<Pick> {
         let ((tag, _), slot) = self.awake.min()?;
-        self.virtual_now = self.virtual_now.max(tag);
+        self.clock.advance(tag);
         Some(Pick {
             who: self.table.id(slot)?,
             slice: Some(self.slice),
         })
     }
 
-    /// What it owes, or is owed, keeps its worth in time.
     fn set_parameters(
         &mut self,
         who: VcoprocId,
         parameters: &Parameters,
     ) -> Result<(), AlgorithmError> {
         let slot = self.table.slot(who).ok_or(AlgorithmError::Unknown(who))?;
-        check(parameters)?;
-        let now = self.virtual_now;
+        check_weight(parameters.weight)?;
+        let clock = self.clock;
         let Some(row) = self.table.row_mut(slot) else {
             return Err(AlgorithmError::Unknown(who));
         };
-        let convert = |span: Virtual| {
-            span.saturating_mul(u128::from(row.parameters.weight))
-                .checked_div(u128::from(parameters.weight))
-                .unwrap_or(span)
-        };
-        let tag = row.state.tag;
-        let tag = if tag >= now {
-            now.saturating_add(convert(tag.saturating_sub(now)))
-        } else {
-            now.saturating_sub(convert(now.saturating_sub(tag)))
-        };
+        let tag = clock.reweighted(row.state.tag, row.parameters.weight, parameters.weight);
         row.parameters = *parameters;
         row.state.tag = tag;
         if self.awake.contains(slot) {

@@ -12,40 +12,9 @@
 
 use alloc::vec::Vec;
 
-use coproc_core::algorithm::{AlgorithmError, MIN_SLICE, Parameters, Tuning};
-use coproc_core::time::Duration;
+use coproc_core::algorithm::{AlgorithmError, MIN_SLICE, Tuning};
 
-use super::{MIN_BUDGET, Reserve};
-
-/// Parts of the whole are counted in 2⁻⁴⁰, rounded up.
-const WHOLE: u128 = 1 << 40;
-
-/// The reservation that a configuration asks for, if it asks for one.
-pub(super) fn reserve(parameters: &Parameters) -> Result<Option<Reserve>, AlgorithmError> {
-    let wrong = |name, expected| Err(AlgorithmError::OutOfRange { name, expected });
-    match (parameters.budget, parameters.period) {
-        (None, None) => Ok(None),
-        (Some(_), None) => wrong("period", "a period, since there is a budget"),
-        (None, Some(_)) => wrong("budget", "a budget, since there is a period"),
-        (Some(budget), Some(period)) => {
-            if budget < MIN_BUDGET {
-                return wrong("budget", "at least 100 us");
-            }
-            if budget > period {
-                return wrong("budget", "at most the period");
-            }
-            Ok(Some(Reserve { budget, period }))
-        }
-    }
-}
-
-fn part(time: Duration, period: Duration) -> u128 {
-    u128::from(time.as_nanos())
-        .saturating_mul(WHOLE)
-        .checked_add(u128::from(period.as_nanos()).saturating_sub(1))
-        .and_then(|time| time.checked_div(u128::from(period.as_nanos())))
-        .unwrap_or(u128::MAX)
-}
+use crate::bandwidth::{Reserve, WHOLE, part};
 
 /// Whether all of these can be promised together.
 pub(super) fn admit(

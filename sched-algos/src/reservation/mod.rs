@@ -42,22 +42,14 @@ use coproc_core::algorithm::{AlgorithmError, MIN_SLICE, Parameters, Pick, Tuning
 use coproc_core::id::VcoprocId;
 use coproc_core::time::{Duration, Instant};
 
+pub use crate::bandwidth::MIN_BUDGET;
+use crate::bandwidth::Reserve;
 use crate::heap::Heap;
 use crate::table::{NO_MEMORY, Table};
 use crate::weighted::Weighted;
 
 /// Its name in the device tree.
 pub const NAME: &str = "reservation";
-/// The smallest budget.
-pub const MIN_BUDGET: Duration = Duration::from_micros(100);
-
-/// Time promised in each period.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Reserve {
-    budget: Duration,
-    period: Duration,
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Server {
     reserve: Option<Reserve>,
@@ -184,13 +176,7 @@ impl Reservation {
             return;
         };
         server.active = true;
-        let bandwidth_allows = {
-            let left = u128::from(server.left.as_nanos());
-            let until = u128::from(server.deadline.since(now).as_nanos());
-            left.saturating_mul(u128::from(reserve.period.as_nanos()))
-                <= until.saturating_mul(u128::from(reserve.budget.as_nanos()))
-        };
-        if server.deadline > now && bandwidth_allows {
+        if server.deadline > now && reserve.allows(server.left, server.deadline.since(now)) {
             server.left = server.left.saturating_sub(cost);
         } else {
             self.refill(slot, now.saturating_add(reserve.period));
@@ -228,7 +214,7 @@ impl Algorithm for Reservation {
         if self.table.slot(who).is_some() {
             return Err(AlgorithmError::Duplicate(who));
         }
-        let reserve = admission::reserve(parameters)?;
+        let reserve = Reserve::of(parameters)?;
         if reserve.is_some() {
             self.admit(reserve, None)?;
         }
@@ -356,7 +342,7 @@ impl Algorithm for Reservation {
         parameters: &Parameters,
     ) -> Result<(), AlgorithmError> {
         let slot = self.table.slot(who).ok_or(AlgorithmError::Unknown(who))?;
-        let reserve = admission::reserve(parameters)?;
+        let reserve = Reserve::of(parameters)?;
         if reserve.is_some() {
             self.admit(reserve, Some(slot))?;
         }
