@@ -19,6 +19,7 @@ pub mod memory;
 pub mod psci;
 pub mod trace;
 pub mod trap;
+pub mod vcpu_schedule;
 pub mod vgic;
 pub mod vpci;
 pub mod vpl011;
