@@ -24,8 +24,15 @@ pub const FIRMWARE_WORKLOAD: &str = "fw-workload";
 /// The init that starts either or both.
 const BOTH: &str = "workloads";
 /// Firmwares, by the names that [`FIRMWARE_WORKLOAD`] loads them by; their binaries' names have `fw-` in front.
-pub const FIRMWARES: [&str; 7] = [
-    "checksum", "filter", "meter", "no-yield", "hung", "refuses", "hostile",
+pub const FIRMWARES: [&str; 8] = [
+    "checksum",
+    "filter",
+    "meter",
+    "reluctant",
+    "no-yield",
+    "hung",
+    "refuses",
+    "hostile",
 ];
 
 /// Everything that a run needs, as files.

@@ -142,33 +142,52 @@ fn the_core_is_taken_from_a_firmware_from_outside() {
 
 /// What the run of two busy meters left behind.
 struct Metered {
+    /// The first one alone: before, after.
+    alone: [CoprocReport; 2],
     /// Equal weights: before, after.
     equal: [CoprocReport; 2],
     /// Weights 3 : 1.
     weighted: [CoprocReport; 2],
+    /// Weights 1 : 1 : 1, the third one refusing at almost every moment.
+    refused: [CoprocReport; 2],
 }
 
-/// One run for the claims about time: two firmwares that never wait, at slices of 5 ms.
+/// One run for the claims about time: firmwares that never wait, at slices of 5 ms.
 fn metered() -> &'static Metered {
     static OUTCOME: OnceLock<Result<Metered, String>> = OnceLock::new();
     let run = || -> Result<Metered> {
         let options = "mode=meter seconds=600";
-        let mut scenario = scenario("firmware-meter", &[options, options])?;
+        let later = format!("{options} wait=1");
+        let reluctant = format!("{options} image=reluctant wait=1");
+        let mut scenario = scenario("firmware-meter", &[options, &later, &reluctant])?;
         scenario.coprocs[0].scheduler = "weighted".to_owned();
         // Time is instructions here, 1 ns each: what the emulator's threads wait for on a busy host is nobody's overhead.
         scenario.qemu_args = ["-icount", "shift=0,sleep=off"].map(str::to_owned).to_vec();
         let machine = Machine::boot(&scenario, LIMIT)?;
-        for name in ["d1", "d2"] {
-            line(&machine, name, "workload: progress")?;
-        }
+        line(&machine, "d1", "workload: progress")?;
+        let first = machine.query()?;
+        let alone = poll("two seconds of the core's time", PATIENCE, || {
+            let report = machine.query()?;
+            let at = |report| number(coproc(report), "elapsed_ns");
+            Ok((at(&report) - at(&first) >= 2_000_000_000).then_some(report))
+        })?;
+        machine.release("d2")?;
+        line(&machine, "d2", "workload: progress")?;
         let start = machine.query()?;
         let equal = after_switches(&machine, &start, 200)?;
         machine.ask("coproc set 0 d1.weight 3")?;
         // A turn or two for what was decided before.
         let settled = after_switches(&machine, &machine.query()?, 8)?;
         let weighted = after_switches(&machine, &settled, 200)?;
+        machine.ask("coproc set 0 d1.weight 1")?;
+        machine.release("d3")?;
+        line(&machine, "d3", "workload: progress")?;
+        let before = machine.query()?;
+        let refused = after_switches(&machine, &before, 300)?;
         machine.finish()?;
         Ok(Metered {
+            alone: [first, alone],
+            refused: [before, refused],
             equal: [start, equal],
             weighted: [settled, weighted],
         })
@@ -203,6 +222,32 @@ fn busy_firmwares_have_shares_by_weight() {
         assert!(jain >= 0.999, "{charges:?} ns by {weights:?}: {jain:.5}");
         eprintln!("weights {weights:?}: charges {charges:?} ns, Jain {jain:.6}");
     }
+}
+
+/// Who wants the core alone keeps it.
+#[test]
+fn a_single_willing_firmware_keeps_its_core() {
+    let [before, after] = &metered().alone;
+    let useful = useful(before, after);
+    eprintln!("alone: {useful:.3} %");
+    assert!(useful >= 99.9, "{useful:.3} %: {:?}", coproc(after));
+    let switches = |report| number(coproc(report), "switches");
+    assert_eq!(switches(before), switches(after));
+}
+
+/// Who refuses to be switched at almost every moment gains at most 1 % over its fair share: what it takes is charged.
+#[test]
+fn refusing_gains_a_firmware_nothing() {
+    let [before, after] = &metered().refused;
+    let charges = charges(before, after, ["d1", "d2", "d3"]).map(|charge| charge as f64);
+    let share = charges[2] / charges.iter().sum::<f64>();
+    let refused = |report| number(vcoproc(report, "d3"), "refused_ns");
+    eprintln!("the refuser's share: {share:.4}, {charges:?} ns");
+    assert!(
+        refused(after) > refused(before) + 200_000_000,
+        "it does refuse"
+    );
+    assert!(share <= 1.01 / 3.0, "{charges:?}");
 }
 
 /// With two on the core at slices of 5 ms, at least 98 % of the time is somebody's.
