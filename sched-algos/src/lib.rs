@@ -47,6 +47,9 @@ pub const KNOWN: &[(&str, &str, bool)] = &[
     ("null", "null", cfg!(feature = "null")),
 ];
 
+/// The names of all of them, for people.
+pub const NAMES: &str = "rr, weighted, priority, reservation or null";
+
 /// Makes an instance of an algorithm, by its exact name. `None`: unknown, or not compiled in (see [`KNOWN`]).
 pub fn by_name(name: &str, tuning: &Tuning) -> Option<Box<dyn Algorithm>> {
     match name {
@@ -91,6 +94,14 @@ mod tests {
             let made = by_name(name, &tuning).map(|algorithm| algorithm.name());
             assert_eq!(made, compiled_in.then_some(*name));
         }
+        let told: alloc::vec::Vec<_> = NAMES
+            .split([',', ' '])
+            .filter(|word| !word.is_empty() && *word != "or")
+            .collect();
+        assert!(
+            told.iter().eq(KNOWN.iter().map(|(name, _, _)| name)),
+            "{NAMES}"
+        );
         // The ancestor matched prefixes.
         for wrong in ["", "r", "rrr", "rr ", "RR"] {
             assert!(by_name(wrong, &tuning).is_none(), "{wrong:?}");

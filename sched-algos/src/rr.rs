@@ -22,6 +22,7 @@
 )]
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 use coproc_core::Algorithm;
 use coproc_core::algorithm::{AlgorithmError, Parameters, Pick, Tuning};
@@ -54,6 +55,8 @@ pub struct RoundRobin {
     slab: Vec<Entry>,
     /// Slab positions, sorted by id.
     index: Vec<(VcoprocId, usize)>,
+    /// Where in the index the last one was found: mostly the next one is the same.
+    near: Cell<usize>,
     /// The head of the ring: whose turn it is.
     head: Option<usize>,
 }
@@ -65,12 +68,19 @@ impl RoundRobin {
             slice: tuning.slice,
             slab: Vec::new(),
             index: Vec::new(),
+            near: Cell::new(0),
             head: None,
         }
     }
 
     fn slot(&self, who: VcoprocId) -> Option<usize> {
+        if let Some((id, slot)) = self.index.get(self.near.get())
+            && *id == who
+        {
+            return Some(*slot);
+        }
         let at = self.index.binary_search_by_key(&who, |(id, _)| *id).ok()?;
+        self.near.set(at);
         self.index.get(at).map(|(_, slot)| *slot)
     }
 
@@ -79,6 +89,7 @@ impl RoundRobin {
     }
 
     /// Puts a sleeping one at the ring's end: before the head.
+    #[inline(never)]
     fn link(&mut self, slot: usize) -> Option<()> {
         let (previous, next) = match self.head {
             None => (slot, slot),

@@ -15,6 +15,7 @@
 )]
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 use coproc_core::algorithm::{AlgorithmError, Parameters};
 use coproc_core::id::VcoprocId;
@@ -35,6 +36,8 @@ pub(crate) struct Table<T> {
     free: Vec<usize>,
     /// Slots, sorted by id.
     index: Vec<(VcoprocId, usize)>,
+    /// Where in the index the last one was found: mostly the next one is the same.
+    near: Cell<usize>,
 }
 
 /// The error for every lack of memory.
@@ -47,6 +50,7 @@ impl<T> Table<T> {
             rows: Vec::new(),
             free: Vec::new(),
             index: Vec::new(),
+            near: Cell::new(0),
         }
     }
 
@@ -56,7 +60,13 @@ impl<T> Table<T> {
     }
 
     pub(crate) fn slot(&self, who: VcoprocId) -> Option<usize> {
+        if let Some((id, slot)) = self.index.get(self.near.get())
+            && *id == who
+        {
+            return Some(*slot);
+        }
         let at = self.index.binary_search_by_key(&who, |(id, _)| *id).ok()?;
+        self.near.set(at);
         self.index.get(at).map(|(_, slot)| *slot)
     }
 

@@ -67,6 +67,9 @@ impl Coproc {
                 return Outcome::Fault;
             }
         }
+        if self.current() == Some(who) {
+            return self.access_current(env, who, access);
+        }
         match self.place(who) {
             Place::Current => self.access_current(env, who, access),
             Place::Stopping if access.operation == Operation::Read => {
@@ -78,6 +81,7 @@ impl Coproc {
         }
     }
 
+    #[inline(always)]
     fn access_current(
         &mut self,
         env: &mut dyn Environment,
@@ -104,6 +108,7 @@ impl Coproc {
     }
 
     /// The slice is used from here on, and its owner has work.
+    #[inline(always)]
     fn touch(&mut self, env: &mut dyn Environment, who: VcoprocId) {
         if !self.stage.is_slice() || core::mem::replace(&mut self.slice.touched, true) {
             return;

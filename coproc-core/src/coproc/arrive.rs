@@ -13,7 +13,7 @@
 use super::ledger::Bucket;
 use super::stage::Stage;
 use super::state::Slice;
-use super::switch::{Flow, done};
+use super::switch::{Flow, done, then};
 use super::{Coproc, bump};
 use crate::algorithm::MIN_SLICE;
 use crate::environment::{Environment, Stream};
@@ -50,11 +50,19 @@ impl Coproc {
         self.holder = Some(next);
         self.length = length;
         self.resident = false;
-        if self.save_area().is_none() {
-            self.enter(env, now, Stage::RestoringRestore);
-            return Flow::Go;
+        if self.save_area().is_some() {
+            return self.point(env, now, Stream::Save(next), Stage::RestoringOpenArea);
         }
-        self.point(env, now, Stream::Save(next), Stage::RestoringOpenArea)
+        self.enter(env, now, Stage::RestoringRestore);
+        let restored = self.driver.restore(next, env.hardware(), None);
+        done!(self, env, next, restored);
+        let now = env.now();
+        // It was alive when it was chosen, and nothing has happened since.
+        let restored = self.point(env, now, Stream::Domain(next), Stage::RestoringOpenDomain);
+        then!(self, restored, Stage::RestoringOpenDomain);
+        let opened = self.restore_open_domain(env, next);
+        then!(self, opened, Stage::RestoringReplay);
+        self.restore_replay(env, next)
     }
 
     pub(super) fn restore_open_area(&mut self, env: &mut dyn Environment, next: VcoprocId) -> Flow {
@@ -90,6 +98,7 @@ impl Coproc {
     }
 
     /// The context is in the device.
+    #[inline(always)]
     fn open_domain(&mut self, env: &mut dyn Environment, now: Instant, next: VcoprocId) -> Flow {
         if !self.alive(next) {
             self.evict(env, now, next);
@@ -98,6 +107,7 @@ impl Coproc {
         self.point(env, now, Stream::Domain(next), Stage::RestoringOpenDomain)
     }
 
+    #[inline(always)]
     pub(super) fn restore_open_domain(
         &mut self,
         env: &mut dyn Environment,
@@ -109,6 +119,7 @@ impl Coproc {
         Flow::Go
     }
 
+    #[inline(always)]
     pub(super) fn restore_replay(&mut self, env: &mut dyn Environment, next: VcoprocId) -> Flow {
         // Not undone half way: a vcoproc on its way out gets none of its work replayed.
         if !self.alive(next) {
@@ -128,6 +139,7 @@ impl Coproc {
     }
 
     /// The domain may touch the device from here on; its slice begins at the end of this.
+    #[inline(always)]
     fn run(&mut self, env: &mut dyn Environment, who: VcoprocId, touched: bool) {
         self.epoch = Epoch(self.epoch.0.saturating_add(1));
         let claimed = self

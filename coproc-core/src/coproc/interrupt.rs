@@ -115,6 +115,7 @@ impl Coproc {
     }
 
     /// The same; `owned`: it may use the device.
+    #[inline(always)]
     pub(super) fn live_lines(&mut self, env: &mut dyn Environment, who: VcoprocId, owned: bool) {
         let mut any = false;
         for index in 0..self.lines() {

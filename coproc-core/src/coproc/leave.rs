@@ -13,7 +13,7 @@
 use super::ledger::Bucket;
 use super::stage::Stage;
 use super::state::Reason;
-use super::switch::{Flow, done};
+use super::switch::{Flow, done, then};
 use super::timeline::Record;
 use super::{Coproc, bump};
 use crate::algorithm::MIN_SLICE;
@@ -37,11 +37,11 @@ impl Coproc {
         let now = env.now();
         self.settle(now);
         let exits = self.slice.exits;
-        let (mut alive, mut parked) = (false, false);
+        let (mut alive, mut parked, mut domain) = (false, false, DomainId(0));
         if let Some(v) = self.find_mut(who) {
             bump(&mut v.counters.slices);
             v.counters.max_exits = v.counters.max_exits.max(exits);
-            (alive, parked) = (v.alive(), v.parked);
+            (alive, parked, domain) = (v.alive(), v.parked, v.domain);
         }
         if !alive {
             return self.quiesce(env, now, Reason::Detached);
@@ -59,9 +59,9 @@ impl Coproc {
             self.algorithm.sleep(who, now);
         }
         self.stale = false;
-        match self.algorithm.pick(Some(who), now) {
+        let why = match self.algorithm.pick(Some(who), now) {
             Some(pick) if pick.who == who && willing => {
-                self.record(now, Reason::Renewed);
+                self.record(domain, now, Reason::Renewed);
                 let slice = &mut self.slice;
                 slice.since = now;
                 slice.until = pick
@@ -77,18 +77,20 @@ impl Coproc {
                     }
                     env.release_parked(who);
                 }
-                self.arm_slice(env, now);
+                return self.arm_slice(env, now);
             }
-            Some(pick) if pick.who != who => self.quiesce(env, now, why),
-            _ if willing => self.quiesce(env, now, Reason::Throttled),
+            Some(pick) if pick.who != who => why,
+            _ if willing => Reason::Throttled,
             _ => {
                 self.turn(now, Bucket::Overhead(who));
-                self.record(now, Reason::Slept);
+                self.record(domain, now, Reason::Slept);
                 env.mask_interrupts(true);
                 let slept = Some(Reason::Slept);
                 self.point_because(env, now, Stream::Abort, Stage::RestingAbort, slept);
+                return;
             }
-        }
+        };
+        self.quiesce(env, now, why);
     }
 
     fn quiesce(&mut self, env: &mut dyn Environment, now: Instant, why: Reason) {
@@ -109,10 +111,21 @@ impl Coproc {
         self.measured.refusal = self.measured.refusal.max(refusal);
         self.switch_since = Some(now);
         self.begin_drain(env, now);
-        Flow::Go
+        let drained = self.save_drain(env, who);
+        then!(self, drained, Stage::SavingSettle);
+        let settled = self.save_settle(env, who);
+        then!(self, settled, Stage::SavingAbort);
+        let aborted = self.save_abort(env, who);
+        then!(self, aborted, Stage::SavingFaults);
+        let read = self.save_faults(env, who);
+        then!(self, read, Stage::SavingSave);
+        let saved = self.save_save(env, who);
+        then!(self, saved, Stage::SavingScrub);
+        self.save_scrub(env, who)
     }
 
     #[cold]
+    #[inline(never)]
     fn not_quiet(&mut self, env: &mut dyn Environment, who: VcoprocId, answer: &Step) -> Flow {
         let refused = matches!(answer, Step::Again(_));
         if refused {
@@ -135,6 +148,7 @@ impl Coproc {
     }
 
     /// Books a slice that went through [`Stage::Quiescing`].
+    #[inline(always)]
     pub(super) fn close_slice(&mut self, now: Instant, reason: Reason, next: Bucket) {
         self.turn(now, next);
         let who = self.slice.who;
@@ -142,7 +156,9 @@ impl Coproc {
             .stopping
             .refused
             .then(|| now.since(self.stopping.since));
+        let mut domain = DomainId(0);
         if let Some(v) = self.find_mut(who) {
+            domain = v.domain;
             // If it still has work it waits from here on.
             v.waits_since = now;
             if let Some(time) = refused {
@@ -153,15 +169,13 @@ impl Coproc {
                 }
             }
         }
-        self.record(now, reason);
+        self.record(domain, now, reason);
     }
 
     /// Writes the slice that is over into the timeline.
-    fn record(&mut self, to: Instant, reason: Reason) {
-        let who = self.slice.who;
-        let domain = self.find(who).map_or(DomainId(0), |v| v.domain);
+    fn record(&mut self, domain: DomainId, to: Instant, reason: Reason) {
         self.timeline.push(Record {
-            vcoproc: who,
+            vcoproc: self.slice.who,
             domain,
             epoch: self.slice.epoch,
             from: self.slice.since,
@@ -193,6 +207,7 @@ impl Coproc {
         Flow::Go
     }
 
+    #[inline(always)]
     pub(super) fn save_drain(&mut self, env: &mut dyn Environment, who: VcoprocId) -> Flow {
         done!(self, env, who, self.driver.drain(who, env.hardware()));
         let now = env.now();
@@ -202,6 +217,7 @@ impl Coproc {
         Flow::Go
     }
 
+    #[inline(always)]
     pub(super) fn save_settle(&mut self, env: &mut dyn Environment, who: VcoprocId) -> Flow {
         done!(self, env, who, Self::settled(env));
         let now = env.now();
@@ -209,6 +225,7 @@ impl Coproc {
         self.point(env, now, Stream::Abort, Stage::SavingAbort)
     }
 
+    #[inline(always)]
     pub(super) fn save_abort(&mut self, env: &mut dyn Environment, who: VcoprocId) -> Flow {
         done!(self, env, who, env.sync_streams());
         let now = env.now();
@@ -216,6 +233,7 @@ impl Coproc {
         Flow::Go
     }
 
+    #[inline(always)]
     pub(super) fn save_faults(&mut self, env: &mut dyn Environment, who: VcoprocId) -> Flow {
         done!(self, env, who, self.faults_read(env));
         let now = env.now();
@@ -237,6 +255,7 @@ impl Coproc {
         Flow::Go
     }
 
+    #[inline(always)]
     pub(super) fn save_save(&mut self, env: &mut dyn Environment, who: VcoprocId) -> Flow {
         let area = self.save_area();
         done!(self, env, who, self.driver.save(who, env.hardware(), area));
@@ -245,6 +264,7 @@ impl Coproc {
         Flow::Go
     }
 
+    #[inline(always)]
     pub(super) fn save_scrub(&mut self, env: &mut dyn Environment, who: VcoprocId) -> Flow {
         done!(self, env, who, self.driver.scrub(who, env.hardware()));
         let now = env.now();
@@ -260,14 +280,19 @@ impl Coproc {
         self.saved(env, now, who)
     }
 
+    #[inline(always)]
     fn saved(&mut self, env: &mut dyn Environment, now: Instant, who: VcoprocId) -> Flow {
         self.measured.save = self.measured.save.max(now.since(self.step_since));
         self.detached(env, now, who)
     }
 
     /// `who`'s context is out of the device, which is free for the next one.
+    #[inline(always)]
     fn detached(&mut self, env: &mut dyn Environment, now: Instant, who: VcoprocId) -> Flow {
         self.dirty = false;
+        // While it is known where: the next account will be another one's.
+        self.ledger.settle(now);
+        self.ledger.book();
         self.enter(env, now, Stage::Detached);
         self.holder = None;
         match self.find(who) {

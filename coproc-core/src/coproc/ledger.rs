@@ -1,7 +1,7 @@
 //! Who paid for every nanosecond.
 //!
 //! Time isn't measured here and there and summed up afterwards, which always leaves gaps. There is one account open at
-//! any moment, and turning to another one books the time since the last turn on the one that was open. So
+//! any moment, and turning to another one books the time since it was opened. So
 //! *elapsed = Σ charge + overhead + idle + fault* holds by construction, to the nanosecond.
 #![cfg_attr(
     not(test),
@@ -15,6 +15,7 @@
 )]
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 use crate::id::VcoprocId;
 use crate::time::{Duration, Instant};
@@ -41,19 +42,33 @@ pub struct Account {
     pub overhead: Duration,
 }
 
+impl Account {
+    #[inline]
+    fn add(&mut self, overhead: bool, time: Duration) {
+        let sum = if overhead {
+            &mut self.overhead
+        } else {
+            &mut self.charge
+        };
+        *sum = sum.saturating_add(time);
+    }
+}
+
 /// The books of one coprocessor.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     start: Instant,
     last: Instant,
     open: Bucket,
+    /// Counted for the open account, not booked on it yet.
+    owed: Duration,
     idle: Duration,
     fault: Duration,
     gone: Account,
     /// Sorted by id.
     accounts: Vec<(VcoprocId, Account)>,
     /// Where the last account was found: mostly the next one is the same.
-    near: usize,
+    near: Cell<usize>,
 }
 
 impl Ledger {
@@ -63,6 +78,7 @@ impl Ledger {
             start: now,
             last: now,
             open: Bucket::Idle,
+            owed: Duration::ZERO,
             idle: Duration::ZERO,
             fault: Duration::ZERO,
             gone: Account {
@@ -70,7 +86,7 @@ impl Ledger {
                 overhead: Duration::ZERO,
             },
             accounts: Vec::new(),
-            near: 0,
+            near: Cell::new(0),
         }
     }
 
@@ -80,6 +96,8 @@ impl Ledger {
         if self.accounts.try_reserve(1).is_err() {
             return false;
         }
+        // Of an earlier one with this id.
+        self.book();
         if let Err(at) = self.find(who) {
             self.accounts.insert(at, (who, Account::default()));
         }
@@ -88,6 +106,7 @@ impl Ledger {
 
     /// Closes an account; what was on it stays in the sums.
     pub fn remove(&mut self, who: VcoprocId) {
+        self.book();
         if let Ok(at) = self.find(who) {
             let (_, account) = self.accounts.remove(at);
             self.gone.charge = self.gone.charge.saturating_add(account.charge);
@@ -95,43 +114,62 @@ impl Ledger {
         }
     }
 
-    /// Books the time until `now` on the open account, opens `next`, and returns the time booked. An instant before the last
-    /// one (counters of two CPUs) books nothing.
-    pub fn turn(&mut self, now: Instant, next: Bucket) -> Duration {
+    /// Counts the time until `now` for the open account, which stays open, and returns what was counted. An instant before the last
+    /// one (counters of two CPUs) counts nothing.
+    #[inline]
+    pub fn settle(&mut self, now: Instant) -> Duration {
         let time = now.since(self.last);
-        match self.open {
-            Bucket::Idle => self.idle = self.idle.saturating_add(time),
-            Bucket::Fault => self.fault = self.fault.saturating_add(time),
-            Bucket::Charge(who) => {
-                let sum = &mut self.account(who).charge;
-                *sum = sum.saturating_add(time);
-            }
-            Bucket::Overhead(who) => {
-                let sum = &mut self.account(who).overhead;
-                *sum = sum.saturating_add(time);
-            }
-        }
-        self.last = self.last.saturating_add(time);
+        self.last = self.last.max(now);
+        self.owed = self.owed.saturating_add(time);
+        time
+    }
+
+    /// The same, and opens `next`.
+    #[inline]
+    pub fn turn(&mut self, now: Instant, next: Bucket) -> Duration {
+        let time = self.settle(now);
+        self.book();
         self.open = next;
         time
     }
 
-    fn find(&self, who: VcoprocId) -> Result<usize, usize> {
-        self.accounts.binary_search_by_key(&who, |(id, _)| *id)
+    /// Where the next account is likely to be found.
+    #[inline]
+    pub(super) fn hint(&self, place: usize) {
+        self.near.set(place);
     }
 
-    fn account(&mut self, who: VcoprocId) -> &mut Account {
-        let near = self.accounts.get(self.near);
-        if near.is_none_or(|(id, _)| *id != who) {
-            match self.find(who) {
-                Ok(at) => self.near = at,
-                Err(_) => return &mut self.gone,
-            }
+    /// Books what was counted on the open account.
+    #[inline]
+    pub(super) fn book(&mut self) {
+        let owed = core::mem::replace(&mut self.owed, Duration::ZERO);
+        if owed == Duration::ZERO {
+            return;
         }
-        match self.accounts.get_mut(self.near) {
-            Some((_, account)) => account,
-            None => &mut self.gone,
+        let (who, overhead) = match self.open {
+            Bucket::Idle => return self.idle = self.idle.saturating_add(owed),
+            Bucket::Fault => return self.fault = self.fault.saturating_add(owed),
+            Bucket::Charge(who) => (who, false),
+            Bucket::Overhead(who) => (who, true),
+        };
+        match self.accounts.get_mut(self.near.get()) {
+            Some((id, account)) if *id == who => account.add(overhead, owed),
+            _ => self.book_elsewhere(who, overhead, owed),
         }
+    }
+
+    #[inline(never)]
+    fn book_elsewhere(&mut self, who: VcoprocId, overhead: bool, owed: Duration) {
+        let place = self.find(who);
+        self.near.set(place.unwrap_or_default());
+        match place.ok().and_then(|at| self.accounts.get_mut(at)) {
+            Some((_, account)) => account.add(overhead, owed),
+            None => self.gone.add(overhead, owed),
+        }
+    }
+
+    fn find(&self, who: VcoprocId) -> Result<usize, usize> {
+        self.accounts.binary_search_by_key(&who, |(id, _)| *id)
     }
 
     /// The account that is open.

@@ -514,6 +514,7 @@ impl Coproc {
         (self.description.save_area != 0).then_some(SAVE_AREA)
     }
 
+    #[inline(always)]
     fn find(&self, who: VcoprocId) -> Option<&Vcoproc> {
         match self.vcoprocs.get(self.near.get()) {
             Some(v) if v.id == who => Some(v),
@@ -521,6 +522,7 @@ impl Coproc {
         }
     }
 
+    #[inline(always)]
     fn find_mut(&mut self, who: VcoprocId) -> Option<&mut Vcoproc> {
         let near = self.near.get();
         let at = match self.vcoprocs.get(near) {
@@ -534,9 +536,12 @@ impl Coproc {
     fn search(&self, who: VcoprocId) -> Option<usize> {
         let at = self.vcoprocs.binary_search_by_key(&who, |v| v.id).ok()?;
         self.near.set(at);
+        // Accounts are kept in the same order.
+        self.ledger.hint(at);
         Some(at)
     }
 
+    #[inline(always)]
     fn count(&mut self, who: VcoprocId, add: impl FnOnce(&mut Counters)) {
         if let Some(v) = self.find_mut(who) {
             add(&mut v.counters);

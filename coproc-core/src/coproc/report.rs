@@ -52,6 +52,7 @@ impl Spread {
     };
 
     /// Counts one.
+    #[inline(always)]
     pub fn record(&mut self, span: Duration) {
         self.min = if self.count == 0 {
             span

@@ -33,8 +33,8 @@ use crate::id::VcoprocId;
 use crate::time::{Duration, Instant};
 use crate::trace::{TraceEvent, TraceKind};
 
-/// Steps that one event may take. A full switch takes fewer than 20; the rest goes on from the timer.
-const MAX_STEPS: usize = 24;
+/// Steps, or rows of steps, that one event may take. A full switch takes 3, or 10 if the device saves by DMA; the rest goes on from the timer.
+const MAX_STEPS: usize = 12;
 /// A step isn't asked again sooner than this, whatever it answered.
 pub(super) const MIN_AGAIN: Duration = Duration::from_micros(10);
 /// No step's limit is shorter than this.
@@ -62,13 +62,27 @@ macro_rules! done {
 }
 pub(super) use done;
 
+/// A step that is mostly done at once: if it was, and led to this stage, the function goes on with that stage's own step; if not, the
+/// machine goes on from wherever it is. So a switch that nothing holds up never has to look up where it is.
+macro_rules! then {
+    ($coproc:expr, $step:expr, $stage:expr) => {
+        let flow = $step;
+        if flow == $crate::coproc::switch::Flow::Wait || $coproc.stage != $stage {
+            return flow;
+        }
+    };
+}
+pub(super) use then;
+
 impl Coproc {
     /// Goes on to another stage.
+    #[inline(always)]
     pub(super) fn enter(&mut self, env: &mut dyn Environment, now: Instant, to: Stage) {
         self.pass(env, now, to, None);
     }
 
     /// Goes on to another stage; `reason` says why a slice ended.
+    #[inline(always)]
     pub(super) fn pass(
         &mut self,
         env: &mut dyn Environment,
@@ -79,7 +93,7 @@ impl Coproc {
         let from = core::mem::replace(&mut self.stage, to);
         // The counters of two CPUs may differ a little; the spans touch each other all the same.
         let spent = now.since(self.entered);
-        self.entered = self.entered.max(now);
+        self.entered = self.entered.saturating_add(spent);
         env.trace(&TraceEvent {
             at: self.entered,
             spent,
@@ -212,20 +226,33 @@ impl Coproc {
         Flow::Go
     }
 
-    /// Books the time so far, also with the algorithm; the account stays open.
+    /// Tells the algorithm of the time so far; the account stays open.
+    #[inline(always)]
     pub(super) fn settle(&mut self, now: Instant) {
-        let open = self.ledger.open();
-        self.turn(now, open);
+        let time = self.ledger.settle(now);
+        self.charge(self.ledger.open(), time, now);
     }
 
     /// Books the time so far, also with the algorithm, and opens another account.
+    #[inline(always)]
     pub(super) fn turn(&mut self, now: Instant, next: Bucket) {
         let before = self.ledger.open();
         let time = self.ledger.turn(now, next);
-        if let Bucket::Charge(who) = before
+        self.charge(before, time, now);
+    }
+
+    #[inline(always)]
+    fn charge(&mut self, bucket: Bucket, time: Duration, now: Instant) {
+        if let Bucket::Charge(who) = bucket
             && time > Duration::ZERO
-            && self.alive(who)
         {
+            self.charge_to(who, time, now);
+        }
+    }
+
+    #[inline(never)]
+    fn charge_to(&mut self, who: VcoprocId, time: Duration, now: Instant) {
+        if self.alive(who) {
             self.algorithm.charge(who, time, now);
         }
     }
@@ -297,6 +324,7 @@ impl Coproc {
     }
 
     /// The same, where the time was read just now.
+    #[inline]
     pub(super) fn choose(
         &mut self,
         env: &mut dyn Environment,
@@ -339,6 +367,7 @@ impl Coproc {
     }
 
     /// Arms the timer of the running slice: for its end, or for the algorithm's next event before.
+    #[inline(always)]
     pub(super) fn arm_slice(&mut self, env: &mut dyn Environment, now: Instant) {
         if self.stage != Stage::Running {
             return;

@@ -78,11 +78,10 @@ fn exchange(instance: &Instance, name: &str) -> Result<(), ManagementError> {
             });
         }
         None => {
-            let expected = "rr, weighted, priority, reservation or null";
             return Err(ManagementError::BadValue {
                 name: shorten("scheduler"),
                 value: shorten(name),
-                expected,
+                expected: sched_algos::NAMES,
             });
         }
     }
