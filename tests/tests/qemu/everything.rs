@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use baton_tests::{Machine, PATIENCE, number, poll, text};
 use qemu_boot::report::{CoprocReport, Record};
 use qemu_boot::scenario::CoprocSpec;
@@ -109,6 +109,32 @@ fn done(machine: &Machine, name: &str, firmware: bool) -> Result<Record> {
     })
 }
 
+/// The trace's events of one coproc from a time on.
+fn trace(machine: &Machine, coproc: usize, from: u64) -> Result<Vec<Record>> {
+    let answer = machine.ask(&format!("trace coproc {coproc} from {from}"))?;
+    let records = answer.iter().map(|line| Record::parse(line));
+    Ok(records.filter(|record| record.kind == "event").collect())
+}
+
+/// When something last happened to the shared edu: it is never long ago.
+fn lately(machine: &Machine, from: u64) -> Result<u64> {
+    let events = trace(machine, EDU_SHARED, from)?;
+    let last = events.last().context("no event of coproc 0")?;
+    Ok(number(last, "at_ns"))
+}
+
+/// Asserts that each of these happened to a coproc since then.
+fn assert_traced(machine: &Machine, coproc: usize, from: u64, kinds: &[&str]) -> Result<()> {
+    let events = trace(machine, coproc, from)?;
+    for kind in kinds {
+        assert!(
+            events.iter().any(|event| event.text("what") == Some(kind)),
+            "no event '{kind}' of coproc {coproc} since {from}: {events:?}"
+        );
+    }
+    Ok(())
+}
+
 #[track_caller]
 fn assert_share(found: f64, expected: f64, tolerance: f64) {
     assert!(
@@ -149,12 +175,19 @@ fn four_domains_four_coprocs_four_algorithms_and_everything_changes() -> Result<
     assert_share(share(&start, &equal, CORE, ["d1", "d3"]), 50.0, 1.0);
 
     // Another algorithm for the shared edu, other weights on it and on the core; an attach and a detach meanwhile.
+    let before = lately(&machine, 0)?;
     machine.ask("coproc set 0 scheduler weighted")?;
     machine.ask("coproc set 0 d2.weight 3")?;
+    assert_traced(&machine, EDU_SHARED, before, &["scheduler", "parameters"])?;
+    let before = lately(&machine, before)?;
     machine.ask("coproc set 3 d1.weight 2")?;
+    assert_traced(&machine, CORE, before, &["transition", "parameters"])?;
     machine.ask("coproc attach 1 d1")?;
+    assert_traced(&machine, EDU_ATTACKED, before, &["attached"])?;
     let settled = after_switches(&machine, &machine.query()?, EDU_SHARED, 3)?;
+    let before = lately(&machine, before)?;
     machine.ask("coproc detach 1 d1")?;
+    assert_traced(&machine, EDU_ATTACKED, before, &["detached"])?;
     let changed = after_switches(&machine, &settled, EDU_SHARED, 10)?;
     assert_eq!(text(&changed.coprocs[EDU_SHARED], "scheduler"), "weighted");
     assert_share(
@@ -168,7 +201,13 @@ fn four_domains_four_coprocs_four_algorithms_and_everything_changes() -> Result<
     assert_share(core, 200.0 / 3.0, 200.0 / 3.0 * 0.02);
 
     // The one with the hung firmware loses the core; nobody else notices.
+    let before = lately(&machine, before)?;
     machine.ask("coproc detach 3 d3")?;
+    poll("the end of a detached vcoproc", PATIENCE, || {
+        let gone = machine.query()?.vcoproc_of("3", "d3").is_none();
+        Ok(gone.then_some(()))
+    })?;
+    assert_traced(&machine, CORE, before, &["detaching", "detached"])?;
     for name in INNOCENT {
         for firmware in [false, true] {
             let done = done(&machine, name, firmware)?;
@@ -193,5 +232,7 @@ fn four_domains_four_coprocs_four_algorithms_and_everything_changes() -> Result<
     for (coproc, name) in [(EDU_SHARED, "d1"), (EDU_SHARED, "d2"), (EDU_OTHER, "d4")] {
         assert_eq!(number(part(&end, coproc, name), "iommu_faults"), 0);
     }
+    // What the attacks came to was told at the switch away, or when it came.
+    assert_traced(&machine, EDU_ATTACKED, 0, &["iommu-faults"])?;
     machine.finish()
 }
