@@ -142,6 +142,7 @@ impl Coproc {
         let _ = env.point_streams(Stream::Abort);
         env.arm_timer(None);
         self.why = why;
+        self.broken = true;
         self.enter(env, now, Stage::Quarantined);
         self.holder = None;
         self.note(env, None, TraceKind::Quarantined(why));
@@ -155,5 +156,6 @@ impl Coproc {
                 at = at.saturating_add(1);
             }
         }
+        self.end(env);
     }
 }

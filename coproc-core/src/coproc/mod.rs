@@ -10,6 +10,7 @@
 //! - `switch`: what carries the steps, and the decisions; `leave` and `arrive`: the steps, in the order of the architecture's *The switch*.
 //! - `blame`: whose fault an IOMMU's record is.
 //! - `escalate`: what happens when a step fails: one vcoproc loses the device, in the worst case all of them, never the hypervisor.
+//! - `stop`: ending the sharing, and beginning it again.
 //! - `access`: a domain's trapped access.
 //! - `interrupt`: whose interrupt it is; the virtual lines.
 //! - [`Ledger`], [`Record`], [`Report`]: what can be asked about it.
@@ -35,6 +36,7 @@ mod report;
 mod situation;
 mod stage;
 mod state;
+mod stop;
 mod switch;
 mod timeline;
 mod vcoproc;
@@ -54,7 +56,7 @@ pub use timeline::{CAPACITY, Record};
 use crate::address::DeviceAddress;
 use crate::algorithm::{Algorithm, AlgorithmError, Parameters, Tuning};
 use crate::driver::{Description, Driver, DriverError, SAVE_AREA, WorstCase};
-use crate::environment::{Environment, Stream};
+use crate::environment::Environment;
 use crate::id::{CoprocId, DomainId, Epoch, VcoprocId};
 use crate::iommu::IommuError;
 use crate::ring::Ring;
@@ -129,8 +131,8 @@ pub enum AttachError {
     /// The vcoproc lost the device, or is being detached.
     #[error("{0} may not use the coprocessor any more")]
     Dead(VcoprocId),
-    /// The coprocessor isn't started.
-    #[error("the coprocessor is not started")]
+    /// The coprocessor isn't started, or is being stopped.
+    #[error("the coprocessor is not shared")]
     Off,
     /// The coprocessor is quarantined.
     #[error("the coprocessor is quarantined: {0}")]
@@ -187,6 +189,10 @@ pub struct Coproc {
     suspect: Option<VcoprocId>,
     /// The last decision isn't the present algorithm's: it is to be made again.
     stale: bool,
+    /// It is being stopped: off when the last vcoproc has gone.
+    ending: bool,
+    /// It was quarantined, and not reset since.
+    broken: bool,
     epoch: Epoch,
     /// Sorted by id.
     vcoprocs: Vec<Vcoproc>,
@@ -246,6 +252,8 @@ impl Coproc {
             dirty: false,
             suspect: None,
             stale: false,
+            ending: false,
+            broken: false,
             epoch: Epoch(0),
             vcoprocs: Vec::new(),
             near: Cell::new(0),
@@ -268,24 +276,6 @@ impl Coproc {
         }
     }
 
-    /// Takes the device over: interrupts masked, streams on abort, probed.
-    ///
-    /// # Errors
-    /// [`StartError`]; the coprocessor stays off, masked and cut off.
-    pub fn start(&mut self, env: &mut dyn Environment) -> Result<(), StartError> {
-        if self.stage != Stage::Off {
-            return Err(StartError::Started);
-        }
-        env.mask_interrupts(true);
-        env.point_streams(Stream::Abort)?;
-        self.algorithm.tune(&self.settings.tuning(&*self.driver))?;
-        self.driver.probe(env.hardware())?;
-        let now = env.now();
-        self.enter(env, now, Stage::Starting);
-        self.advance(env);
-        Ok(())
-    }
-
     /// Gives a domain a share. It has no work yet, and costs nothing until its first access.
     ///
     /// # Errors
@@ -298,6 +288,7 @@ impl Coproc {
         parameters: &Parameters,
     ) -> Result<(), AttachError> {
         match self.stage {
+            _ if self.ending => return Err(AttachError::Off),
             Stage::Off => return Err(AttachError::Off),
             Stage::Quarantined => return Err(AttachError::Quarantined(self.why)),
             _ => {}

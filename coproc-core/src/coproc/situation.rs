@@ -36,6 +36,10 @@ pub struct Situation {
     pub suspect: Option<VcoprocId>,
     /// Whether the last decision was another algorithm's.
     pub stale: bool,
+    /// Whether it is being stopped.
+    pub ending: bool,
+    /// Whether it was quarantined, and not reset since.
+    pub broken: bool,
     /// The vcoprocs, by id.
     pub vcoprocs: Vec<Standing>,
 }
@@ -67,6 +71,8 @@ impl Coproc {
             dirty: self.dirty,
             suspect: self.suspect,
             stale: self.stale,
+            ending: self.ending,
+            broken: self.broken,
             vcoprocs: self
                 .vcoprocs
                 .iter()

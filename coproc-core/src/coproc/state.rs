@@ -252,7 +252,7 @@ impl Coproc {
         let Some(who) = self.holder else {
             return match self.stage {
                 Stage::Off => State::Off,
-                Stage::Starting => State::Starting,
+                Stage::Starting | Stage::ResettingReset | Stage::ResettingSettle => State::Starting,
                 Stage::Quarantined => State::Quarantined { why: self.why },
                 Stage::Idle => State::Idle { resident },
                 _ => State::Detached,

@@ -297,20 +297,8 @@ impl Coproc {
     #[inline(never)]
     fn step_free(&mut self, env: &mut dyn Environment) -> Flow {
         match self.stage {
-            Stage::Starting => {
-                let answer = env.sync_streams();
-                match self.judge(env, &answer) {
-                    Ok(true) => {
-                        let now = env.now();
-                        self.enter(env, now, Stage::Idle);
-                        Flow::Go
-                    }
-                    Ok(false) => Flow::Wait,
-                    Err(why) => {
-                        self.quarantine(env, why);
-                        Flow::Wait
-                    }
-                }
+            Stage::Starting | Stage::ResettingReset | Stage::ResettingSettle => {
+                self.step_start(env)
             }
             Stage::Idle | Stage::Detached => self.dispatch(env, None),
             _ => Flow::Wait,
@@ -364,6 +352,9 @@ impl Coproc {
         // Those that have work may be out of budget.
         let event = self.algorithm.next_event(now);
         env.arm_timer(event.map(|at| at.max(now.saturating_add(MIN_SLICE))));
+        if self.ending {
+            self.end(env);
+        }
     }
 
     /// Arms the timer of the running slice: for its end, or for the algorithm's next event before.

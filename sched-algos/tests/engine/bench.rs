@@ -931,6 +931,19 @@ impl Rig {
         answer
     }
 
+    pub fn stop(&mut self) -> coproc_core::coproc::Detach {
+        let answer = self.coproc.stop(&mut self.bench);
+        self.check();
+        self.pump();
+        answer
+    }
+
+    pub fn start(&mut self) -> Result<(), coproc_core::coproc::StartError> {
+        let answer = self.coproc.start(&mut self.bench);
+        self.check();
+        answer
+    }
+
     /// What holds after every event.
     pub fn check(&self) {
         let report = self.coproc.report(Environment::now(&self.bench));
@@ -949,7 +962,11 @@ impl Rig {
                 assert_eq!(self.bench.streams, Stream::Abort);
                 assert!(self.bench.masked);
             }
-            State::Off => {}
+            State::Off => {
+                assert_eq!(self.bench.streams, Stream::Abort);
+                assert!(self.bench.masked && self.bench.timer.is_none());
+                assert!(self.coproc.vcoprocs().next().is_none());
+            }
             _ => assert!(self.bench.timer.is_some(), "nothing will go on"),
         }
     }

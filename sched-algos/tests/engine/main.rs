@@ -8,5 +8,6 @@ mod bench;
 mod faults;
 mod live;
 mod property;
+mod stop;
 mod switching;
 mod trace;
