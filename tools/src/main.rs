@@ -54,6 +54,26 @@ fn run(options: &mut Options) -> io::Result<()> {
     for module in ["uio", "uio_pci_generic"] {
         system::load_module(module)?;
     }
+    let mut huge = options.huge;
+    loop {
+        match use_device(options, huge) {
+            Err(error) if options.hotplug && error.kind() == io::ErrorKind::NotConnected => {}
+            result => return result,
+        }
+        for function in Function::find(edu::VENDOR, edu::DEVICE)? {
+            function.remove()?;
+        }
+        console::print("workload: the device is gone");
+        let line = console::read_line()?;
+        console::print(&format!("workload: read \"{line}\""));
+        Function::rescan()?;
+        // The kernel has one only, and keeps it.
+        huge = false;
+    }
+}
+
+/// Uses the device until the mode is over, or the device is gone.
+fn use_device(options: &Options, huge: bool) -> io::Result<()> {
     let functions = Function::find(edu::VENDOR, edu::DEVICE)?;
     let Some(function) = functions.get(options.device) else {
         return Err(io::Error::other(format!(
@@ -64,7 +84,7 @@ fn run(options: &mut Options) -> io::Result<()> {
             functions.len()
         )));
     };
-    let memory = DmaMemory::allocate(options.huge)?;
+    let memory = DmaMemory::allocate(huge)?;
     let mut machine = RealMachine::open(function, memory)?;
     console::print(&format!(
         "workload: device slot={} functions={} {}",

@@ -43,6 +43,8 @@ pub enum Fault {
     OutsideLeaks,
     /// The context of another with the secret in it is still there at the start.
     Secret,
+    /// It is pulled after this many ms: reads are all-ones, writes vanish, interrupts stay away.
+    Pulled(u64),
 }
 
 pub const SLOT_LEN: usize = 8192;
@@ -97,13 +99,21 @@ impl Model {
         model
     }
 
+    fn is_pulled(&self) -> bool {
+        matches!(self.fault, Fault::Pulled(at) if self.now >= Duration::from_millis(at))
+    }
+
     fn raise(&mut self, bits: u32) {
         self.pending |= bits;
         self.line();
     }
 
     fn line(&mut self) {
-        if self.pending != 0 && !self.masked && self.fault != Fault::InterruptLost {
+        if self.pending != 0
+            && !self.masked
+            && self.fault != Fault::InterruptLost
+            && !self.is_pulled()
+        {
             self.masked = true;
             self.events += 1 + u32::from(self.fault == Fault::InterruptTwice);
         }
@@ -186,6 +196,9 @@ fn slot_index(slot: Slot) -> usize {
 impl Machine for Model {
     fn read32(&mut self, offset: usize) -> u32 {
         self.advance(Duration::from_micros(1));
+        if self.is_pulled() {
+            return u32::MAX;
+        }
         match offset {
             edu::ID => edu::ID_VALUE,
             edu::LIVENESS => self.liveness,
@@ -207,6 +220,7 @@ impl Machine for Model {
     fn write32(&mut self, offset: usize, value: u32) {
         self.advance(Duration::from_micros(1));
         match offset {
+            _ if self.is_pulled() => {}
             edu::LIVENESS => self.liveness = !value,
             edu::FACTORIAL if self.computing.is_none() => {
                 self.fact = value;
@@ -223,6 +237,9 @@ impl Machine for Model {
     }
 
     fn read64(&mut self, offset: usize) -> u64 {
+        if self.is_pulled() {
+            return u64::MAX;
+        }
         match offset {
             edu::DMA_SOURCE => self.dma[0],
             edu::DMA_DESTINATION => self.dma[1],

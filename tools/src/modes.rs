@@ -21,6 +21,7 @@ const TOUCH_SECONDS: u64 = 10;
 /// When the operating system fails; wrong results are counted, not errors.
 pub fn run<M: Machine>(machine: M, options: &Options) -> io::Result<()> {
     let mut edu = Edu::new(machine, options.timeout);
+    edu.hotplug = options.hotplug;
     let started = edu.machine.now();
     let extra = match options.mode {
         Mode::Jobs | Mode::Stress => jobs(&mut edu, options)?,

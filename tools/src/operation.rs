@@ -18,6 +18,8 @@ const WRONG_LINES: u64 = 100;
 /// Bytes on both sides of an incoming transfer that must stay as they were.
 const GUARD: usize = 64;
 const GUARD_BYTE: u8 = 0x5a;
+/// How often it is looked whether a device that may be pulled is still there, while its interrupt is waited for.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Why a job ends early.
 #[derive(Debug)]
@@ -71,6 +73,9 @@ pub struct Edu<M> {
     pub totals: Totals,
     /// How often a status read said "busy".
     pub busy_reads: u64,
+    /// The device may be pulled: that isn't a wrong result but the end, an error of kind [`io::ErrorKind::NotConnected`].
+    pub hotplug: bool,
+    lost: bool,
     timeout: Duration,
     job: u64,
     job_wrong: bool,
@@ -90,6 +95,8 @@ impl<M: Machine> Edu<M> {
             machine,
             totals: Totals::default(),
             busy_reads: 0,
+            hotplug: false,
+            lost: false,
             timeout,
             job: 0,
             job_wrong: false,
@@ -127,6 +134,9 @@ impl<M: Machine> Edu<M> {
     /// # Errors
     /// Hands on an error of the operating system; an abandoned job is wrong and over.
     pub fn end(&mut self, outcome: Result<(), Stop>) -> io::Result<()> {
+        if self.lost {
+            return Err(gone());
+        }
         match outcome {
             Ok(()) => {}
             Err(Stop::Abandoned) => {
@@ -142,12 +152,21 @@ impl<M: Machine> Edu<M> {
 
     /// Reports a wrong result; the job counts as wrong.
     pub fn wrong(&mut self, what: &str, expected: &str, found: &str) {
+        if self.is_gone() {
+            return;
+        }
         self.job_wrong = true;
         self.wrong_lines += 1;
         if self.wrong_lines <= WRONG_LINES {
             let line = report::wrong(self.job, what, expected, found);
             self.machine.print(&line);
         }
+    }
+
+    /// Whether the device was pulled: nothing reads as anything but all-ones.
+    fn is_gone(&mut self) -> bool {
+        self.lost |= self.hotplug && self.machine.read32(edu::ID) == u32::MAX;
+        self.lost
     }
 
     /// Reports `found` if it isn't `expected`.
@@ -427,6 +446,9 @@ impl<M: Machine> Edu<M> {
             if value & mask == 0 {
                 return Ok(());
             }
+            if value == u32::MAX && self.is_gone() {
+                return Err(gone().into());
+            }
             self.busy_reads += 1;
             if self.machine.now() >= deadline {
                 let found = format!("{value:#x}-at-time-out");
@@ -446,7 +468,14 @@ impl<M: Machine> Edu<M> {
         let deadline = self.machine.now() + self.timeout;
         loop {
             let left = deadline.saturating_sub(self.machine.now());
-            let events = self.machine.wait_interrupt(left)?;
+            let look = if self.hotplug { LOOK } else { left };
+            let events = self.machine.wait_interrupt(left.min(look))?;
+            if self.is_gone() {
+                return Err(gone().into());
+            }
+            if events == 0 && self.hotplug && self.machine.now() < deadline {
+                continue;
+            }
             let status = self.machine.read32(edu::INTERRUPT_STATUS);
             if events == 0 {
                 let found = format!("none,status={status:#x}");
@@ -482,6 +511,10 @@ impl<M: Machine> Edu<M> {
         }
         Ok(())
     }
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the device is gone")
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -87,6 +87,8 @@ pub struct Options {
     pub huge: bool,
     /// `wait=1`: start only when a line arrives on the console.
     pub wait: bool,
+    /// `hotplug=1`: when the device is gone (it reads as all-ones), waits for a line, looks for it again and starts anew.
+    pub hotplug: bool,
     /// `poweroff=1`: switch the machine off at the end.
     pub poweroff: bool,
 }
@@ -109,6 +111,7 @@ impl Default for Options {
             device: 0,
             huge: true,
             wait: false,
+            hotplug: false,
             poweroff: false,
         }
     }
@@ -183,6 +186,7 @@ impl Options {
             }
             "huge" => self.huge = switch()?,
             "wait" => self.wait = switch()?,
+            "hotplug" => self.hotplug = switch()?,
             "poweroff" => self.poweroff = switch()?,
             _ => return Err("no such option".into()),
         }

@@ -15,14 +15,34 @@
     )
 )]
 
+use alloc::boxed::Box;
+
 use super::ledger::Bucket;
 use super::stage::Stage;
 use super::switch::Flow;
-use super::{Coproc, Detach, StartError};
+use super::{Coproc, Detach, Settings, StartError};
+use crate::algorithm::Algorithm;
 use crate::environment::{Environment, Stream};
 use crate::time::Instant;
 
 impl Coproc {
+    /// Exchanges algorithm and settings of a coprocessor that is off.
+    ///
+    /// # Errors
+    /// [`StartError::Started`]: of one that isn't.
+    pub fn configure(
+        &mut self,
+        algorithm: Box<dyn Algorithm>,
+        settings: Settings,
+    ) -> Result<(), StartError> {
+        if self.stage != Stage::Off {
+            return Err(StartError::Started);
+        }
+        self.algorithm = algorithm;
+        self.settings = settings;
+        Ok(())
+    }
+
     /// Takes the device over: interrupts masked, streams on abort, reset if it was quarantined, probed.
     ///
     /// A reset may take its time and fail after this has returned: then the coprocessor is quarantined (again).

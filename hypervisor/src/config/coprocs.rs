@@ -150,6 +150,8 @@ pub struct CoprocConfig {
     pub starvation_bound: Option<Duration>,
     /// Whether all that is done with it is recorded.
     pub record: bool,
+    /// Whether it is shared from boot on; if not (`status = "disabled"`), it is when somebody says so.
+    pub shared: bool,
 }
 
 impl CoprocConfig {
@@ -204,7 +206,10 @@ pub(super) fn read<'t>(
         errors.push(error);
         return (entries, errors);
     }
-    for node in parent.children().filter(Node::is_available) {
+    for node in parent
+        .children()
+        .filter(|node| node.is_available() || is_disabled(node))
+    {
         let config = coproc(&node, machine, known, &entries);
         entries.push(Entry { node, config });
     }
@@ -272,9 +277,16 @@ fn coproc(
             refusal_bound,
             starvation_bound,
             record,
+            shared: node.is_available(),
         }),
         _ => Err(errors),
     }
+}
+
+/// Not to be used yet (Devicetree Specification v0.4, 2.3.4).
+fn is_disabled(node: &Node<'_>) -> bool {
+    node.property("status")
+        .is_some_and(|status| status.string() == Ok("disabled"))
 }
 
 /// The value, or none with its error added to the list.

@@ -433,6 +433,14 @@ impl Reader<'_, '_> {
                     let error = property.error(found, "a coproc without mistakes");
                     self.errors.push(error.remedy("correct that node first"));
                 }
+                Some((_, Ok(coproc))) if !coproc.shared => {
+                    let found = format!("{}, which is disabled", coproc.path);
+                    let error = property.error(found, "a coproc that is shared from boot on");
+                    self.errors
+                        .push(error.remedy(
+                            "set its status to \"okay\", or attach the domain at run time",
+                        ));
+                }
                 Some((_, Ok(coproc))) if list.iter().any(|other| other.coproc == coproc.id) => {
                     self.errors
                         .push(property.error(format!("{} twice", coproc.path), "each coproc once"));

@@ -338,6 +338,8 @@ impl Answer {
                     } => management.set(*coproc, name, value),
                     Command::CoprocAttach { coproc, domain } => management.attach(*coproc, *domain),
                     Command::CoprocDetach { coproc, domain } => management.detach(*coproc, *domain),
+                    Command::CoprocShare(coproc) => management.share(*coproc),
+                    Command::CoprocUnshare(coproc) => management.unshare(*coproc),
                     _ => Ok(()),
                 };
                 self.state = match result {

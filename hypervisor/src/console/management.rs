@@ -543,6 +543,15 @@ pub enum ManagementError {
     /// The coprocessor isn't recorded.
     #[error("coproc {} is not recorded, give its node `baton,record`", .0.0)]
     NotRecorded(CoprocId),
+    /// Nobody shares this coprocessor.
+    #[error("coproc {id} is not shared, `coproc share {id}` shares it", id = .0.0)]
+    NotShared(CoprocId),
+    /// This coprocessor is shared.
+    #[error("coproc {id} is shared already, `coproc query {id}` shows it", id = .0.0)]
+    AlreadyShared(CoprocId),
+    /// The last contexts are still leaving this coprocessor.
+    #[error("coproc {} is still being unshared, `coproc list` tells when that is over", .0.0)]
+    Unsharing(CoprocId),
     /// There is no such parameter.
     #[error("no parameter `{0}`, `help` lists them")]
     NoParameter(Word),
@@ -619,4 +628,17 @@ pub trait Management {
     /// # Errors
     /// [`ManagementError`]; nothing is changed then.
     fn detach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError>;
+
+    /// Shares a coprocessor that is described but not shared, as the configuration says. No domain has a vcoproc of it yet.
+    ///
+    /// # Errors
+    /// [`ManagementError`]; it stays unshared, or is quarantined if it had been and can't be reset.
+    fn share(&mut self, coproc: CoprocId) -> Result<(), ManagementError>;
+
+    /// Ends the sharing: every domain loses its vcoproc as by [`Management::detach`], and when the last context has left the device
+    /// belongs to nobody.
+    ///
+    /// # Errors
+    /// [`ManagementError`]; nothing is changed then.
+    fn unshare(&mut self, coproc: CoprocId) -> Result<(), ManagementError>;
 }

@@ -14,7 +14,7 @@ use super::management::Word;
 pub const LINE_LENGTH: usize = 200;
 
 /// What `help` shows.
-pub const HELP: [&str; 14] = [
+pub const HELP: [&str; 16] = [
     "domains                        list the domains",
     "coproc list                    list the shared coprocessors",
     "coproc query [ID]              coprocessors and their vcoprocs, with times and counters",
@@ -26,6 +26,8 @@ pub const HELP: [&str; 14] = [
     "                               dN.weight, dN.priority, dN.reservation (BUDGET/PERIOD in us, or none)",
     "coproc attach ID dN            give domain N a vcoproc of the coprocessor",
     "coproc detach ID dN            take it away",
+    "coproc share ID                share a coprocessor that belongs to nobody",
+    "coproc unshare ID              take it away from all domains, and share it no more",
     "console baton|dN               send input to the command line or to domain N",
     "help                           this text",
     "Ctrl-A three times             send input to the next one",
@@ -85,6 +87,10 @@ pub enum Command {
         /// From which domain.
         domain: DomainId,
     },
+    /// `coproc share ID`
+    CoprocShare(CoprocId),
+    /// `coproc unshare ID`
+    CoprocUnshare(CoprocId),
     /// `console baton|dN`
     Console(Focus),
 }
@@ -97,7 +103,7 @@ pub enum ParseError {
     Unknown(Word),
     /// The word after `coproc` is none of its commands.
     #[error(
-        "unknown command `coproc {0}`, try list, query, timeline, histogram, record, set, attach or detach"
+        "unknown command `coproc {0}`, try list, query, timeline, histogram, record, set, attach, detach, share or unshare"
     )]
     UnknownCoproc(Word),
     /// A word is missing.
@@ -239,7 +245,7 @@ fn parse_trace(words: &mut Words<'_>) -> Result<Command, ParseError> {
 }
 
 fn parse_coproc(words: &mut Words<'_>) -> Result<Command, ParseError> {
-    words.usage = "coproc list|query|timeline|histogram|record|set|attach|detach";
+    words.usage = "coproc list|query|timeline|histogram|record|set|attach|detach|share|unshare";
     Ok(match words.required("what to do")? {
         "list" => {
             words.usage = "coproc list";
@@ -293,6 +299,14 @@ fn parse_coproc(words: &mut Words<'_>) -> Result<Command, ParseError> {
                 coproc: words.coproc()?,
                 domain: words.domain()?,
             }
+        }
+        "share" => {
+            words.usage = "coproc share ID";
+            Command::CoprocShare(words.coproc()?)
+        }
+        "unshare" => {
+            words.usage = "coproc unshare ID";
+            Command::CoprocUnshare(words.coproc()?)
         }
         other => return Err(ParseError::UnknownCoproc(shorten(other))),
     })

@@ -442,6 +442,8 @@ fn commands_are_typed() {
                 from: 4711,
             },
         ),
+        ("coproc share coproc0", Command::CoprocShare(c0)),
+        ("coproc unshare 0", Command::CoprocUnshare(c0)),
         ("console baton", Command::Console(Focus::Baton)),
         ("console d2", Command::Console(Focus::Domain(D2))),
     ];
@@ -456,11 +458,19 @@ fn mistakes_are_named_with_a_remedy() {
         ("hepl", "unknown command `hepl`, `help` lists the commands"),
         (
             "coproc lsit",
-            "unknown command `coproc lsit`, try list, query, timeline, histogram, record, set, attach or detach",
+            "unknown command `coproc lsit`, try list, query, timeline, histogram, record, set, attach, detach, share or unshare",
         ),
         (
             "coproc attach 0",
             "the domain is missing, write `coproc attach ID dN`",
+        ),
+        (
+            "coproc unshare",
+            "the coproc's id is missing, write `coproc unshare ID`",
+        ),
+        (
+            "coproc share 0 d1",
+            "`d1` is one word too many, write `coproc share ID`",
         ),
         (
             "coproc query x",
@@ -555,6 +565,17 @@ impl Management for System {
 
     fn detach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError> {
         Err(ManagementError::NotAttached { coproc, domain })
+    }
+
+    fn share(&mut self, coproc: CoprocId) -> Result<(), ManagementError> {
+        Err(ManagementError::AlreadyShared(coproc))
+    }
+
+    fn unshare(&mut self, coproc: CoprocId) -> Result<(), ManagementError> {
+        if coproc.0 == 7 {
+            return Err(ManagementError::NoCoproc(coproc));
+        }
+        Err(ManagementError::NotShared(coproc))
     }
 
     fn domain(&mut self, index: usize) -> Option<DomainReport> {
@@ -918,6 +939,18 @@ fn failures_are_closed_by_an_error() {
             "error: no coproc 1, `coproc list` lists them",
         ),
         ("console d9", "error: no domain d9, `domains` lists them"),
+        (
+            "coproc share 0",
+            "error: coproc 0 is shared already, `coproc query 0` shows it",
+        ),
+        (
+            "coproc unshare 3",
+            "error: coproc 3 is not shared, `coproc share 3` shares it",
+        ),
+        (
+            "coproc unshare 7",
+            "error: no coproc 7, `coproc list` lists them",
+        ),
         (
             "coproc attach 0 d1",
             "error: d1 has a vcoproc of coproc 0 already, `coproc query 0` shows it",

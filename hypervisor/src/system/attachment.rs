@@ -3,7 +3,8 @@
 //! A share has two address spaces in the IOMMU (the domain's RAM; the save area), a save area, a context in the driver, a place in the
 //! algorithm's queue and a function on the domain's PCI bus. [`attach`] takes them one by one and gives all of them back if
 //! one can't be had. Taking away is slower: the context must leave the device, then the IOMMU must confirm that it forgot the
-//! spaces, and only then is the memory free. What waits for that is *buried*, and [`attend`] looks after it; nobody waits.
+//! spaces, and only then is the memory free. What waits for that is *buried*, and [`attend`] looks after it; nobody waits. So it does for
+//! a coprocessor that is being unshared.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,7 +16,7 @@
 use super::firmware::FirmwareShare;
 use super::recording::feed;
 use super::sharing::{Device, Instance, Link, Reach, Share};
-use super::{FRAMES, boot};
+use super::{FRAMES, boot, custody};
 use crate::arch::{memory, timer};
 use alloc::boxed::Box;
 use alloc::format;
@@ -94,6 +95,11 @@ pub fn bury(spaces: Vec<SpaceId>, memory: Vec<Piece>) {
 
 fn put_away(remains: Remains) {
     GRAVEYARD.lock().fresh.push(remains);
+    occupy();
+}
+
+/// There is something to look after.
+pub fn occupy() {
     OCCUPIED.store(true, Ordering::Release);
     super::schedule::rearm();
 }
@@ -142,6 +148,10 @@ fn step(instances: &[Instance]) {
         fresh.extend(remains(&mut core.side.shares, leaving.who));
         false
     });
+    let mut ending = false;
+    for instance in instances {
+        ending |= custody::attend(instance);
+    }
     if let Some(iommu) = boot::iommu() {
         let mut iommu = iommu.lock();
         for mut remains in core::mem::take(&mut graveyard.fresh) {
@@ -173,7 +183,11 @@ fn step(instances: &[Instance]) {
     }
     scrub(&mut graveyard.dirty);
     SCRUBBING.store(!graveyard.dirty.is_empty(), Ordering::Relaxed);
-    if graveyard.leaving.is_empty() && graveyard.fresh.is_empty() && graveyard.dirty.is_empty() {
+    if !ending
+        && graveyard.leaving.is_empty()
+        && graveyard.fresh.is_empty()
+        && graveyard.dirty.is_empty()
+    {
         OCCUPIED.store(false, Ordering::Release);
     }
 }
@@ -363,8 +377,7 @@ pub fn detach(index: usize, instance: &Instance, who: VcoprocId) -> Result<(), S
                 instance: index,
                 who,
             });
-            OCCUPIED.store(true, Ordering::Release);
-            super::schedule::rearm();
+            occupy();
             Ok(())
         }
         Err(error) => Err(error.to_string()),

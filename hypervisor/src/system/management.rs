@@ -7,16 +7,17 @@
     clippy::arithmetic_side_effects
 )]
 
-use super::attachment;
 use super::domain::{Domain, Life};
 use super::recording::feed;
 use super::sharing::Instance;
+use super::{attachment, custody};
 use crate::arch::timer;
 use alloc::format;
 use alloc::string::ToString;
+use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use coproc_core::algorithm::Parameters;
-use coproc_core::coproc::{Condition, Coproc, Settings, Spread, State};
+use coproc_core::coproc::{Condition, Coproc, Settings, Spread, Stage, State};
 use coproc_core::environment::Environment;
 use coproc_core::id::{CoprocId, DomainId, VcoprocId};
 use coproc_core::record::Input;
@@ -101,10 +102,40 @@ fn exchange(instance: &Instance, name: &str) -> Result<(), ManagementError> {
         .map_err(|error| failed(&error, "the old algorithm stays"))
 }
 
+/// An error unless the coprocessor is shared.
+fn shared(instance: &Instance) -> Result<(), ManagementError> {
+    if instance.is_ending() {
+        return Err(ManagementError::Unsharing(instance.id));
+    }
+    if instance.with(|coproc, _| coproc.stage()) == Stage::Off {
+        return Err(ManagementError::NotShared(instance.id));
+    }
+    Ok(())
+}
+
 fn failed(what: &impl ToString, remedy: &'static str) -> ManagementError {
     ManagementError::Failed {
         what: what.to_string(),
         remedy,
+    }
+}
+
+/// Takes the function out of its slot, which reads all-ones from here on, like a card that was pulled.
+fn pull(domain: &Domain, who: VcoprocId) {
+    let mut pci = domain.pci.lock();
+    let slot = pci
+        .links
+        .iter()
+        .position(|link| link.is_some_and(|link| link.who == who));
+    if let Some(slot) = slot {
+        if let Err(error) = pci.bus.detach(slot as u8) {
+            log::error!("{}: {error}", domain.id);
+        }
+        if let Some(place) = pci.links.get_mut(slot) {
+            *place = None;
+        }
+        pci.pending &= !1u32.wrapping_shl(slot as u32);
+        domain.refresh_intx(&pci);
     }
 }
 
@@ -149,7 +180,13 @@ impl Management for Face {
             id: report.id,
             driver: report.driver,
             scheduler: report.algorithm,
-            state: report.state,
+            state: if instance.is_ending() {
+                "unsharing"
+            } else if report.state == Stage::Off.state() {
+                "unshared"
+            } else {
+                report.state
+            },
             current: report.holder,
             switches: report.switches,
             refusals: report.refusals,
@@ -240,6 +277,8 @@ impl Management for Face {
 
     fn set(&mut self, coproc: CoprocId, name: &str, value: &str) -> Result<(), ManagementError> {
         let instance = instance(coproc).ok_or(ManagementError::NoCoproc(coproc))?;
+        // The next one who shares it begins with the configuration again.
+        shared(instance)?;
         let tune = |change: &dyn Fn(Settings) -> Settings| {
             instance
                 .with(|coproc, machine| {
@@ -288,6 +327,7 @@ impl Management for Face {
     fn attach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError> {
         let (index, instance) = position(coproc).ok_or(ManagementError::NoCoproc(coproc))?;
         let domain = find_domain(domain)?;
+        shared(instance)?;
         if find_share(instance, domain.id).is_some() {
             return Err(ManagementError::AlreadyAttached {
                 coproc,
@@ -344,23 +384,7 @@ impl Management for Face {
         })?;
         attachment::detach(index, instance, who)
             .map_err(|error| failed(&error, "see `coproc query`"))?;
-        // From here on the slot reads all-ones, like a card that was pulled.
-        let mut pci = domain.pci.lock();
-        let slot = pci
-            .links
-            .iter()
-            .position(|link| link.is_some_and(|link| link.who == who));
-        if let Some(slot) = slot {
-            if let Err(error) = pci.bus.detach(slot as u8) {
-                log::error!("{}: {error}", domain.id);
-            }
-            if let Some(place) = pci.links.get_mut(slot) {
-                *place = None;
-            }
-            pci.pending &= !1u32.wrapping_shl(slot as u32);
-            domain.refresh_intx(&pci);
-        }
-        drop(pci);
+        pull(domain, who);
         log::info!("{}: {who} detached from coproc {}", domain.id, coproc.0);
         Ok(())
     }
@@ -382,6 +406,42 @@ impl Management for Face {
         let (text, next) = core.log.as_ref()?.line_at(usize::try_from(from).ok()?)?;
         line.write_str(text).ok()?;
         Some(next as u64)
+    }
+
+    fn share(&mut self, coproc: CoprocId) -> Result<(), ManagementError> {
+        let instance = instance(coproc).ok_or(ManagementError::NoCoproc(coproc))?;
+        match shared(instance) {
+            Ok(()) => return Err(ManagementError::AlreadyShared(coproc)),
+            Err(ManagementError::NotShared(_)) => {}
+            Err(error) => return Err(error),
+        }
+        custody::begin(instance).map_err(|error| failed(&error, "see `coproc list`"))?;
+        log::info!("{}: shared by {}", instance.path, instance.recipe.scheduler);
+        Ok(())
+    }
+
+    fn unshare(&mut self, coproc: CoprocId) -> Result<(), ManagementError> {
+        let (index, instance) = position(coproc).ok_or(ManagementError::NoCoproc(coproc))?;
+        shared(instance)?;
+        if instance.core.lock().log.is_some() {
+            let what = format!("coproc {} is recorded", coproc.0);
+            let remedy = "drop `baton,record` from its node to unshare it";
+            return Err(ManagementError::Failed { what, remedy });
+        }
+        let everybody: Vec<(VcoprocId, DomainId)> =
+            instance.with(|coproc, _| coproc.vcoprocs().collect());
+        for (who, domain) in everybody {
+            // One that is on its way out already has gone from its slot, too.
+            if let Ok(domain) = find_domain(domain)
+                && find_share(instance, domain.id) == Some(who)
+            {
+                attachment::detach(index, instance, who)
+                    .map_err(|error| failed(&error, "see `coproc query`"))?;
+                pull(domain, who);
+            }
+        }
+        custody::end(instance);
+        Ok(())
     }
 
     fn slice(&mut self, coproc: CoprocId, from: u64) -> Option<(u64, SliceReport)> {

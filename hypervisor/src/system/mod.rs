@@ -27,6 +27,7 @@
 pub mod attachment;
 pub mod boot;
 pub mod console;
+pub mod custody;
 pub mod devices;
 pub mod domain;
 pub mod emulation;

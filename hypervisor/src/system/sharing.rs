@@ -20,7 +20,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use coproc_core::address::HostPhysical;
-use coproc_core::coproc::{Coproc, Outcome};
+use coproc_core::coproc::{Coproc, Outcome, Settings};
 use coproc_core::driver::{Hardware, Step, Window};
 use coproc_core::environment::{Environment, Event, Stream};
 use coproc_core::id::{CoprocId, DomainId, SpaceId, StreamId, VcoprocId};
@@ -29,7 +29,7 @@ use coproc_core::record::{Input, Log};
 use coproc_core::register::{Access, Width};
 use coproc_core::time::{Duration, Instant};
 use coproc_core::trace::TraceEvent;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use hypervisor::memory::frames::Piece;
 use hypervisor::vpci::{self, FunctionAddress, FunctionDescription};
 use platforms::translation::Stage2Attributes;
@@ -132,7 +132,15 @@ pub enum Device {
     Firmware(CoreRegisters),
 }
 
-/// One shared coprocessor.
+/// What the configuration says about how a coprocessor is shared.
+pub struct Recipe {
+    /// Name of the algorithm.
+    pub scheduler: String,
+    /// The settings.
+    pub settings: Settings,
+}
+
+/// One coprocessor, shared or not.
 pub struct Instance {
     /// Its id.
     pub id: CoprocId,
@@ -144,8 +152,12 @@ pub struct Instance {
     pub save_area: u64,
     /// Its physical interrupt; a firmware core has none.
     pub interrupt: Option<u32>,
+    /// How it is to be shared.
+    pub recipe: Recipe,
     /// The framework and what belongs to it.
     pub core: Mutex<Core>,
+    /// It is being unshared.
+    ending: AtomicBool,
     deadline: AtomicU64,
     /// The CPU whose timer the deadline is in.
     timer_cpu: AtomicUsize,
@@ -182,6 +194,7 @@ impl Instance {
         path: String,
         description: FunctionDescription,
         interrupt: Option<u32>,
+        recipe: Recipe,
         coproc: Coproc,
         side: Side,
         log: Option<Box<Log>>,
@@ -192,10 +205,21 @@ impl Instance {
             description,
             save_area: coproc.description().save_area,
             interrupt,
+            recipe,
+            ending: AtomicBool::new(false),
             core: Mutex::new(Core { coproc, side, log }),
             deadline: AtomicU64::new(NEVER),
             timer_cpu: AtomicUsize::new(0),
         }
+    }
+
+    /// Whether it is being unshared.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_ending(&self, ending: bool) {
+        self.ending.store(ending, Ordering::Relaxed);
     }
 
     /// Calls the framework with the machine's side of it.
@@ -237,7 +261,7 @@ impl Machine<'_> {
     }
 
     /// Changes the physical function through the configuration space; `None` if it is none.
-    fn configure<R>(
+    pub(super) fn configure<R>(
         &self,
         change: impl FnOnce(&mut super::pci::ConfigSpace, FunctionAddress) -> R,
     ) -> Option<R> {
@@ -246,6 +270,20 @@ impl Machine<'_> {
         };
         let space = super::boot::config_space()?;
         Some(change(&mut space.lock(), *function))
+    }
+
+    /// Nothing of the device reaches anybody, nor the other way round.
+    pub(super) fn isolate(&mut self) {
+        self.configure(|space, function| {
+            vpci::set_interrupt_disable(space, function, true);
+            vpci::set_bus_master(space, function, false);
+            vpci::set_memory_decode(space, function, false);
+        });
+    }
+
+    /// Whether no domain has a part in it, not even one that waits for its end.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.side.shares.is_empty()
     }
 
     fn core(&self) -> Option<&'static FirmwareCore> {

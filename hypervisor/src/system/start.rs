@@ -2,7 +2,7 @@
 
 use super::firmware::{self, CoreRegisters};
 use super::load::{self, Workshop};
-use super::sharing::{Device, Instance, Registers, Side};
+use super::sharing::{Device, Instance, Recipe, Registers, Side};
 use super::tables::TableFrames;
 use super::{
     FRAMES, System, boot, console, devices, interrupts, pci, recording, schedule, shared_memory,
@@ -17,8 +17,7 @@ use arrayvec::ArrayVec;
 use coproc_core::address::HostPhysical;
 use coproc_core::coproc::{Coproc, Settings};
 use coproc_core::driver::{Confinement, Match, Unconfined};
-use coproc_core::environment::Environment;
-use coproc_core::record::{Header, Input, Log};
+use coproc_core::record::{Header, Log};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hypervisor::config::machine::{
     self, EnableMethod, Gic, Machine, PciHost, Trigger, UartKind, WindowKind,
@@ -495,12 +494,12 @@ fn start_coprocs(
                 if let Device::Firmware(registers) = &instance.core.lock().side.device {
                     registers.0.belongs_to(index);
                 }
-                log::info!(
-                    "{}: {} shared by {}",
-                    config.path,
-                    config.device,
-                    config.scheduler
-                );
+                let (path, device) = (&config.path, &config.device);
+                if config.shared {
+                    log::info!("{path}: {device} shared by {}", config.scheduler);
+                } else {
+                    log::info!("{path}: {device} not shared, it is disabled");
+                }
                 instances.push(instance);
             }
             Err(error) => log::error!("{error}"),
@@ -642,8 +641,6 @@ fn start_coproc(
         }
         windows.push((*window, placed.address));
     }
-    vpci::set_memory_decode(space, address, true);
-    vpci::set_bus_master(space, address, true);
     drop(guard);
 
     let device = Device::Pci {
@@ -732,29 +729,25 @@ fn share(
         let path = &config.path;
         log::error!("{path}: baton,record: no memory for a record; it is shared without one");
     }
+    let recipe = Recipe {
+        scheduler: config.scheduler.clone(),
+        settings,
+    };
     let coproc = Coproc::new(config.id, driver, algorithm, settings, now);
     let side = Side {
         device,
         shares: Vec::new(),
     };
-    let instance = Instance::new(
-        config.path.clone(),
-        description,
-        interrupt,
-        coproc,
-        side,
-        log.flatten(),
-    );
-    instance
-        .with(|coproc, machine| {
-            let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.start(env);
-            recording::feed(coproc, machine, Input::Start, call, |result| result.into())
-        })
-        .map_err(|error| {
+    let path = config.path.clone();
+    let log = log.flatten();
+    let instance = Instance::new(path, description, interrupt, recipe, coproc, side, log);
+    if config.shared {
+        super::custody::begin(&instance).map_err(|error| {
             other(
                 format!("{}: {error}", config.device),
                 "a device that the driver takes",
             )
         })?;
+    }
     Ok(instance)
 }

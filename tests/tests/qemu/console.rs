@@ -1,10 +1,11 @@
 //! The EL2 console: commands and their answers, and where typed bytes go.
 
-use anyhow::Result;
-use baton_tests::{LIMIT, Machine, PATIENCE, coproc, number, text};
+use anyhow::{Context as _, Result};
+use baton_tests::{LIMIT, Machine, PATIENCE, assert_books, coproc, number, poll, text};
 use qemu_boot::Mark;
-use qemu_boot::demo::{ENTER, ESCAPE};
+use qemu_boot::demo::{ENTER, ESCAPE, enter_baton};
 use qemu_boot::report::{CoprocReport, Origin, Record, split_tag};
+use qemu_boot::scenario::{CoprocSpec, Edit};
 
 use crate::sharing;
 
@@ -158,6 +159,100 @@ fn a_coproc_is_detached_and_attached_again() -> Result<()> {
     let last = times.last().copied().unwrap_or(0);
     let rest = machine.ask(&format!("trace from {last}"))?;
     assert_eq!(rest.iter().filter(is_event).count(), 1, "{rest:?}");
+    machine.finish()
+}
+
+/// Types a line at a domain; Baton has the input before and after.
+fn type_at(machine: &Machine, domain: &str, line: &str) -> Result<()> {
+    machine.ask(&format!("console {domain}"))?;
+    machine.send(&format!("{line}{ENTER}"))?;
+    let read = format!("workload: read \"{line}\"");
+    machine.wait_domain(domain, &read, PATIENCE, |text| {
+        text.contains(&read).then_some(())
+    })?;
+    enter_baton(machine)
+}
+
+/// What `coproc list` says of a coproc.
+fn listed(machine: &Machine, id: &str, key: &str) -> Result<String> {
+    let mut list = CoprocReport::default();
+    for line in machine.ask("coproc list")? {
+        list.take(&line);
+    }
+    let found = list.coprocs.iter().find(|c| c.text("id") == Some(id));
+    Ok(text(found.context("it isn't listed")?, key))
+}
+
+fn until_unshared(machine: &Machine, id: &str) -> Result<()> {
+    poll("state=unshared", PATIENCE, || {
+        let state = listed(machine, id, "state")?;
+        anyhow::ensure!(state == "unsharing" || state == "unshared", "{state}");
+        Ok((state == "unshared").then_some(()))
+    })
+}
+
+/// A coprocessor is taken from two busy domains and belongs to nobody; shared and attached again, it is found at a rescan and does
+/// everything right. One that the device tree describes as disabled starts like that.
+#[test]
+fn a_coproc_is_unshared_while_busy_and_shared_again() -> Result<()> {
+    let options = "mode=stress jobs=12 hotplug=1 wait=1";
+    let mut scenario = sharing("console-share", &[options, options]);
+    scenario.edu_devices = 2;
+    scenario.coprocs.push(CoprocSpec::edu(2));
+    let disabled = Edit::string("/chosen/coprocs/coproc@1", "status", "disabled");
+    let machine = Machine::boot(&scenario.with_edit(disabled), LIMIT)?;
+    let refused = |command: &str, says: &str| -> Result<()> {
+        let error = machine.refusal(command)?;
+        assert!(error.contains(says), "'{command}': {error}");
+        Ok(())
+    };
+
+    assert_eq!(listed(&machine, "1", "state")?, "unshared");
+    refused("coproc attach 1 d1", "coproc 1 is not shared")?;
+    refused("coproc unshare 1", "coproc 1 is not shared")?;
+    refused("coproc share 0", "coproc 0 is shared already")?;
+    machine.ask("coproc share 1")?;
+    machine.ask("coproc attach 1 d1")?;
+    machine.ask("coproc unshare 1")?;
+    until_unshared(&machine, "1")?;
+
+    for domain in ["d1", "d2"] {
+        machine.release(domain)?;
+    }
+    machine.ask("coproc set 0 scheduler weighted")?;
+    for domain in ["d1", "d2"] {
+        machine.wait_domain(domain, "progress", PATIENCE, |text| {
+            text.starts_with("workload: progress").then_some(())
+        })?;
+    }
+    machine.ask("coproc unshare 0")?;
+    until_unshared(&machine, "0")?;
+    assert!(machine.query()?.vcoprocs.is_empty());
+    refused("coproc attach 0 d1", "coproc 0 is not shared")?;
+    refused("coproc set 0 slice-us 5000", "coproc 0 is not shared")?;
+    for domain in ["d1", "d2"] {
+        machine.wait_domain(domain, "that it lost the device", PATIENCE, |text| {
+            text.contains("the device is gone").then_some(())
+        })?;
+    }
+
+    machine.ask("coproc share 0")?;
+    assert_eq!(listed(&machine, "0", "scheduler")?, "rr", "as configured");
+    for domain in ["d1", "d2"] {
+        machine.ask(&format!("coproc attach 0 {domain}"))?;
+        type_at(&machine, domain, "again")?;
+    }
+    for domain in ["d1", "d2"] {
+        let done = machine.done(domain)?;
+        assert_eq!(number(&done, "jobs"), 12, "{done:?}");
+        assert_eq!(number(&done, "wrong"), 0, "{done:?}");
+        let output = machine.output(domain);
+        assert!(
+            !output.iter().any(|line| line.contains("WRONG")),
+            "{output:?}"
+        );
+    }
+    assert_books(&machine.query()?);
     machine.finish()
 }
 

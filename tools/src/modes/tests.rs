@@ -181,3 +181,22 @@ fn touches_are_checked_with_and_without_doorbells() {
         );
     }
 }
+
+/// A device that is pulled is no wrong result: the run ends, whatever it was doing, with the error that says so.
+#[test]
+fn a_pulled_device_is_the_end_and_no_wrong_result() {
+    for at in (0..4_000).step_by(37) {
+        for mode in ["jobs", "stress"] {
+            let (options, _) = Options::parse(&format!("workload.mode={mode} workload.hotplug=1"));
+            let model = Model::new(Fault::Pulled(at));
+            let lines = model.lines.clone();
+            let error = run(model, &options).expect_err("the device is gone");
+            assert_eq!(error.kind(), io::ErrorKind::NotConnected, "{mode} {at}");
+            let lines = lines.borrow();
+            assert!(
+                !lines.iter().any(|line| line.contains("WRONG")),
+                "{lines:?}"
+            );
+        }
+    }
+}

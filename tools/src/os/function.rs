@@ -53,6 +53,18 @@ impl Function {
         Ok(found)
     }
 
+    /// Looks for functions that weren't there before.
+    pub fn rescan() -> io::Result<()> {
+        let rescan = "/sys/bus/pci/rescan";
+        fs::write(rescan, "1").map_err(|error| about(rescan, error))
+    }
+
+    /// Lets the kernel forget the function, which was pulled. Nobody may have its device open.
+    pub fn remove(&self) -> io::Result<()> {
+        let remove = self.path.join("remove");
+        fs::write(&remove, "1").map_err(|error| about(remove.display(), error))
+    }
+
     /// Its address (domain:bus:device.function).
     pub fn slot(&self) -> &str {
         &self.slot

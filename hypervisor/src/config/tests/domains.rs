@@ -178,6 +178,7 @@ fn a_configuration_reads_as_it_was_written() {
             refusal_bound: Some(Duration::from_secs(10)),
             starvation_bound: None,
             record: false,
+            shared: true,
         }]
     );
     let module = |path: &str, address, size| Module {
@@ -266,6 +267,38 @@ fn a_phandle_that_names_no_coproc_stops_that_domain_alone() {
         twice[0].contains("/chosen/coprocs/coproc@0 twice"),
         "{twice:?}"
     );
+}
+
+/// `disabled`: described, so that it can be shared later, but nobody's from boot on. Anything else but `okay`: not there.
+#[test]
+fn a_disabled_coproc_is_described_and_belongs_to_nobody() {
+    let with_status = |status: &'static str| {
+        read(&configured(|fdt| {
+            coprocs(fdt, |fdt| {
+                coproc(fdt, 0, |fdt| {
+                    edu(fdt);
+                    text(fdt, "status", status);
+                });
+            });
+            domain(fdt, "domain@1", false, |fdt| {
+                cells(fdt, "baton,coprocs", &[0x100]);
+            });
+        }))
+    };
+    let disabled = with_status("disabled");
+    assert_eq!(disabled.coprocs.len(), 1);
+    assert!(!disabled.coprocs[0].shared);
+    assert_eq!(
+        errors(&disabled),
+        [
+            "/chosen/domain@1: baton,coprocs: /chosen/coprocs/coproc@0, which is disabled; expected a coproc that is \
+             shared from boot on; set its status to \"okay\", or attach the domain at run time"
+        ]
+    );
+    assert!(with_status("okay").coprocs[0].shared);
+    let reserved = with_status("reserved");
+    assert_eq!(reserved.coprocs, []);
+    assert!(errors(&reserved)[0].contains("is no coproc"));
 }
 
 #[test]
