@@ -383,9 +383,10 @@ const HOST_FEATURES: [(&str, &str); 12] = [
     ("platforms", "copier"),
     ("platforms", "fw-core"),
 ];
-/// Sets of features that Baton must build with: no driver and no algorithm, one of each, everything.
-const BARE_FEATURES: [&str; 4] = [
+/// Sets of features that Baton must build with: no framework; no driver and no algorithm; one of each; everything.
+const BARE_FEATURES: [&str; 5] = [
     "qemu-virt",
+    "qemu-virt,sharing",
     "qemu-virt,edu,weighted",
     "qemu-virt,fw-core,weighted",
     "qemu-virt,edu,fw-core,accumulator,copier,rr,weighted,priority,reservation,null",

@@ -135,7 +135,7 @@ fn step(instances: &[Instance]) {
         let Some(instance) = instances.get(leaving.instance) else {
             return false;
         };
-        let mut core = instance.core.lock();
+        let mut core = instance.core();
         if core.coproc.is_attached(leaving.who) {
             return true;
         }
@@ -265,7 +265,7 @@ fn build(
     taken: &mut Remains,
 ) -> Result<Link, String> {
     let who = VcoprocId(NEXT_VCOPROC.fetch_add(1, Ordering::Relaxed));
-    let core = match &instance.core.lock().side.device {
+    let core = match &instance.core().side.device {
         Device::Firmware(registers) => Some(registers.0),
         Device::Pci { .. } => None,
     };
@@ -277,7 +277,7 @@ fn build(
         None => spaces(instance, ram, taken)?,
     };
     let share = Share::new(who, domain, slot, reach);
-    instance.core.lock().side.shares.push(share);
+    instance.core().side.shares.push(share);
     let input = Input::Attach(who, domain, *parameters);
     let call = |coproc: &mut Coproc, env: &mut dyn Environment| {
         coproc.attach(env, who, domain, parameters)
@@ -285,7 +285,7 @@ fn build(
     let attached =
         instance.with(|coproc, machine| feed(coproc, machine, input, call, |result| result.into()));
     if let Err(error) = attached {
-        let left = remains(&mut instance.core.lock().side.shares, who);
+        let left = remains(&mut instance.core().side.shares, who);
         if let Some(core) = core {
             core.forget(who);
         }

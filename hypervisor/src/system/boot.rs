@@ -14,6 +14,7 @@ pub fn iommu() -> Option<&'static Mutex<Box<dyn Iommu>>> {
 }
 
 /// Makes the IOMMU known.
+#[cfg(feature = "sharing")]
 pub fn set_iommu(iommu: Box<dyn Iommu>) {
     IOMMU.call_once(|| Mutex::new(iommu));
 }

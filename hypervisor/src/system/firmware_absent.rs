@@ -4,6 +4,7 @@
 use super::domain::Domain;
 use crate::arch::context::{Exit, Registers};
 use alloc::string::{String, ToString};
+#[cfg(feature = "sharing")]
 use coproc_core::address::HostPhysical;
 use coproc_core::driver::{Hardware, Step};
 use coproc_core::id::VcoprocId;
@@ -11,6 +12,7 @@ use coproc_core::iommu::Faults;
 use coproc_core::register::{Access, Width};
 use coproc_core::time::Instant;
 use hypervisor::memory::frames::Piece;
+#[cfg(feature = "sharing")]
 use hypervisor::vpci::FunctionDescription;
 use platforms::translation::Geometry;
 
@@ -44,6 +46,7 @@ pub fn handle(core: &'static FirmwareCore, _: &mut Registers, _: Exit) -> *mut R
 ///
 /// # Errors
 /// Always.
+#[cfg(feature = "sharing")]
 pub fn reserve(_: usize, _: HostPhysical) -> Result<&'static FirmwareCore, &'static str> {
     Err(ABSENT)
 }
@@ -55,6 +58,7 @@ impl FirmwareCore {
     }
 
     /// Never called.
+    #[cfg(feature = "sharing")]
     pub fn belongs_to(&self, _instance: usize) {}
 
     /// Never called.
@@ -81,6 +85,7 @@ impl FirmwareCore {
     }
 
     /// Never called.
+    #[cfg(feature = "sharing")]
     pub fn function(&self) -> FunctionDescription {
         match *self {}
     }

@@ -8,7 +8,7 @@
 )]
 
 use super::domain::Activity;
-use super::{console, schedule, sharing, smmu};
+use super::{console, schedule, sharing};
 use crate::arch::gic;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -63,7 +63,7 @@ fn serve_one(intid: u32) -> bool {
         }
     } else if intid == UART.load(Ordering::Relaxed) {
         console::receive();
-    } else if !smmu::interrupt(intid) && !sharing::interrupt(intid) {
+    } else if !sharing::interrupt(intid) {
         log::warn!("interrupt {intid} has no handler; it stays enabled in nobody's name");
     }
     false

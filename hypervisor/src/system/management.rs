@@ -57,7 +57,7 @@ fn find_domain(id: DomainId) -> Result<&'static Domain, ManagementError> {
 
 /// The domain's vcoproc of this coprocessor, unless it is on its way out.
 fn find_share(instance: &Instance, domain: DomainId) -> Option<VcoprocId> {
-    let core = instance.core.lock();
+    let core = instance.core();
     let mut vcoprocs = core.coproc.report(timer::now()).vcoprocs.into_iter();
     vcoprocs
         .find(|vcoproc| vcoproc.domain == domain && vcoproc.condition != Condition::Detaching)
@@ -391,7 +391,7 @@ impl Management for Face {
 
     fn recorded(&mut self, coproc: CoprocId) -> Result<RecordReport, ManagementError> {
         let instance = instance(coproc).ok_or(ManagementError::NoCoproc(coproc))?;
-        let core = instance.core.lock();
+        let core = instance.core();
         let log = (core.log.as_ref()).ok_or(ManagementError::NotRecorded(coproc))?;
         Ok(RecordReport {
             coproc,
@@ -402,7 +402,7 @@ impl Management for Face {
     }
 
     fn record(&mut self, coproc: CoprocId, from: u64, line: &mut dyn fmt::Write) -> Option<u64> {
-        let core = instance(coproc)?.core.lock();
+        let core = instance(coproc)?.core();
         let (text, next) = core.log.as_ref()?.line_at(usize::try_from(from).ok()?)?;
         line.write_str(text).ok()?;
         Some(next as u64)
@@ -423,7 +423,7 @@ impl Management for Face {
     fn unshare(&mut self, coproc: CoprocId) -> Result<(), ManagementError> {
         let (index, instance) = position(coproc).ok_or(ManagementError::NoCoproc(coproc))?;
         shared(instance)?;
-        if instance.core.lock().log.is_some() {
+        if instance.core().log.is_some() {
             let what = format!("coproc {} is recorded", coproc.0);
             let remedy = "drop `baton,record` from its node to unshare it";
             return Err(ManagementError::Failed { what, remedy });

@@ -29,6 +29,8 @@ pub mod boot;
 pub mod console;
 pub mod custody;
 pub mod devices;
+#[cfg_attr(not(feature = "sharing"), path = "discovery_absent.rs")]
+pub mod discovery;
 pub mod domain;
 pub mod emulation;
 pub mod exit;
@@ -42,6 +44,7 @@ pub mod recording;
 pub mod schedule;
 pub mod shared_memory;
 pub mod sharing;
+#[cfg(feature = "sharing")]
 pub mod smmu;
 pub mod start;
 pub mod tables;

@@ -15,6 +15,7 @@ use coproc_core::environment::Environment;
 use coproc_core::record::{Answer, Input, Recorder};
 
 /// Room for the text of one coprocessor's record, in bytes.
+#[cfg(feature = "sharing")]
 pub const CAPACITY: usize = 1 << 20;
 
 /// Calls the framework: `call` must be what `input` names. `answer` says what its result is in a record.

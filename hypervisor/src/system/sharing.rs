@@ -33,7 +33,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use hypervisor::memory::frames::Piece;
 use hypervisor::vpci::{self, FunctionAddress, FunctionDescription};
 use platforms::translation::Stage2Attributes;
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 
 const NEVER: u64 = u64::MAX;
 /// A domain's IOMMU faults are told at most this often.
@@ -116,6 +116,10 @@ pub struct Side {
 }
 
 /// What kind of device a coprocessor is, and where.
+#[cfg_attr(
+    not(feature = "sharing"),
+    expect(dead_code, reason = "the same type with and without coprocessors")
+)]
 pub enum Device {
     /// A PCI function behind the IOMMU.
     Pci {
@@ -140,6 +144,21 @@ pub struct Recipe {
     pub settings: Settings,
 }
 
+/// That there is a coprocessor: without the feature `sharing` there is none, and the compiler knows that whatever is done with
+/// one never happens.
+#[cfg(feature = "sharing")]
+pub struct Presence;
+#[cfg(not(feature = "sharing"))]
+pub enum Presence {}
+
+impl Presence {
+    #[inline(always)]
+    const fn hold(&self) {
+        #[cfg(not(feature = "sharing"))]
+        match *self {}
+    }
+}
+
 /// One coprocessor, shared or not.
 pub struct Instance {
     /// Its id.
@@ -154,8 +173,9 @@ pub struct Instance {
     pub interrupt: Option<u32>,
     /// How it is to be shared.
     pub recipe: Recipe,
+    presence: Presence,
     /// The framework and what belongs to it.
-    pub core: Mutex<Core>,
+    core: Mutex<Core>,
     /// It is being unshared.
     ending: AtomicBool,
     deadline: AtomicU64,
@@ -190,6 +210,7 @@ impl Hardware for Registers {
 
 impl Instance {
     /// A coprocessor with its device; not started.
+    #[cfg(feature = "sharing")]
     pub fn new(
         path: String,
         description: FunctionDescription,
@@ -206,11 +227,18 @@ impl Instance {
             save_area: coproc.description().save_area,
             interrupt,
             recipe,
+            presence: Presence,
             ending: AtomicBool::new(false),
             core: Mutex::new(Core { coproc, side, log }),
             deadline: AtomicU64::new(NEVER),
             timer_cpu: AtomicUsize::new(0),
         }
+    }
+
+    /// The framework and what belongs to it.
+    pub fn core(&self) -> MutexGuard<'_, Core> {
+        self.presence.hold();
+        self.core.lock()
     }
 
     /// Whether it is being unshared.
@@ -224,7 +252,7 @@ impl Instance {
 
     /// Calls the framework with the machine's side of it.
     pub fn with<R>(&self, call: impl FnOnce(&mut Coproc, &mut Machine<'_>) -> R) -> R {
-        let mut core = self.core.lock();
+        let mut core = self.core();
         let Core { coproc, side, log } = &mut *core;
         call(
             coproc,
@@ -623,8 +651,12 @@ pub fn windows_changed(link: &Link) {
     }
 }
 
-/// A physical interrupt arrived; returns whether it is a coprocessor's.
+/// A physical interrupt arrived; returns whether it is a coprocessor's or the IOMMU's.
 pub fn interrupt(intid: u32) -> bool {
+    #[cfg(feature = "sharing")]
+    if super::smmu::interrupt(intid) {
+        return true;
+    }
     let mut known = false;
     for instance in super::get().map_or(&[][..], |system| &system.instances) {
         if instance.interrupt == Some(intid) {
@@ -636,6 +668,7 @@ pub fn interrupt(intid: u32) -> bool {
 }
 
 /// The IOMMU has records: every coprocessor takes its own.
+#[cfg(feature = "sharing")]
 pub fn collect_faults() {
     for instance in super::get().map_or(&[][..], |system| &system.instances) {
         let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.collect_faults(env);

@@ -1,40 +1,26 @@
 //! From the device tree to running domains.
 
-use super::firmware::{self, CoreRegisters};
+use super::firmware;
 use super::load::{self, Workshop};
-use super::sharing::{Device, Instance, Recipe, Registers, Side};
-use super::tables::TableFrames;
 use super::{
-    FRAMES, System, boot, console, devices, interrupts, pci, recording, schedule, shared_memory,
-    smmu,
+    FRAMES, System, boot, console, devices, discovery, interrupts, pci, schedule, shared_memory,
 };
 use crate::arch::{self, context, cpu, gic, mmu, power, report, timer, uart};
-use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use coproc_core::address::HostPhysical;
-use coproc_core::coproc::{Coproc, Settings};
-use coproc_core::driver::{Confinement, Match, Unconfined};
-use coproc_core::record::{Header, Log};
 use core::sync::atomic::{AtomicUsize, Ordering};
-use hypervisor::config::machine::{
-    self, EnableMethod, Gic, Machine, PciHost, Trigger, UartKind, WindowKind,
-};
-use hypervisor::config::{Configuration, CoprocConfig, DeviceLocator, Known, KnownName};
+use hypervisor::config::machine::{self, EnableMethod, Gic, Machine, PciHost, UartKind};
+use hypervisor::config::{Configuration, Known, KnownName};
 use hypervisor::devicetree::{Error, Region, Tree};
-use hypervisor::vpci::{
-    self, ConfigAccess, FunctionAddress, FunctionDescription, HostWindow, WindowAllocator,
-};
-use platforms::iommu::smmuv3::{Setup, Smmu};
-use platforms::translation::{Geometry, TableMemory};
+use hypervisor::vpci::{self, ConfigAccess, FunctionAddress};
+use platforms::translation::Geometry;
 use spin::Mutex;
 
-/// VMIDs of the IOMMU's address spaces; the CPUs' stage 2 has those below.
-const IOMMU_VMIDS: core::ops::Range<u16> = 128..256;
 /// Bits of a domain's address: PCI's 64-bit window ends at 1 TiB.
-const DOMAIN_ADDRESS_BITS: u8 = 40;
+pub const DOMAIN_ADDRESS_BITS: u8 = 40;
 
 static ONLINE: AtomicUsize = AtomicUsize::new(0);
 
@@ -123,9 +109,10 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     start_cpu(&mut gic, &machine);
     mmu::invalidate_all_guests();
     let online = start_secondaries(&machine);
-    start_iommu(&machine, &mut gic);
     super::trace::start(online.iter().flatten().count());
-    let instances = start_coprocs(&machine, &configuration, &mut gic, &online);
+    let host = start_pci(&machine);
+    discovery::start_iommu(&machine, &mut gic);
+    let instances = discovery::start_coprocs(host, &configuration, &mut gic, &online);
     let geometry = stage2_geometry();
 
     // Firmware cores run no vCPU.
@@ -288,12 +275,13 @@ impl KnownNames {
 
 fn known_names() -> KnownNames {
     let names = |known: &'static [(&'static str, &'static str, bool)]| {
+        let sharing = cfg!(feature = "sharing");
+        let known = known.iter();
         known
-            .iter()
             .map(|(name, feature, compiled_in)| KnownName {
                 name,
-                feature,
-                compiled_in: *compiled_in,
+                feature: if sharing { feature } else { "sharing" },
+                compiled_in: *compiled_in && sharing,
             })
             .collect()
     };
@@ -407,56 +395,9 @@ fn start_secondaries(machine: &Machine) -> Vec<Option<usize>> {
     online
 }
 
-fn start_iommu(machine: &Machine, gic: &mut gic::Gic) {
-    let Some(found) = machine.smmus.first() else {
-        log::warn!("no IOMMU: no coprocessor can be shared");
-        return;
-    };
-    let region = match mmu::map_device(
-        HostPhysical::new(found.registers.address),
-        found.registers.size,
-    ) {
-        Ok(region) => region,
-        Err(error) => {
-            log::error!("{}: {error}", found.path);
-            return;
-        }
-    };
-    // All buses of a segment: 16 bits of requester id.
-    let setup = Setup::new(16, DOMAIN_ADDRESS_BITS, IOMMU_VMIDS);
-    match Smmu::new(smmu::Bus(region), setup) {
-        Ok(smmu) => boot::set_iommu(Box::new(smmu)),
-        Err(error) => {
-            log::error!("{}: {error}; no coprocessor can be shared", found.path);
-            return;
-        }
-    }
-    let event = found.event.or(found.combined);
-    let error = found.error.or(found.combined);
-    smmu::identify(
-        event.map_or(0, |event| event.intid.0),
-        error.map_or(0, |error| error.intid.0),
-    );
-    let affinity = cpu::current().affinity.load(Ordering::Relaxed);
-    for interrupt in [event, error].into_iter().flatten() {
-        if let Err(error) = gic.enable(
-            interrupt.intid.0,
-            interrupt.trigger == Trigger::Edge,
-            affinity,
-        ) {
-            log::error!("{}: {error}", found.path);
-        }
-    }
-}
-
-fn start_coprocs(
-    machine: &Machine,
-    configuration: &Configuration,
-    gic: &mut gic::Gic,
-    online: &[Option<usize>],
-) -> Vec<Instance> {
-    let mut instances = Vec::new();
-    let host = machine.pci_hosts.first().filter(|host| {
+/// Finds the PCI functions, and keeps them quiet.
+fn start_pci(machine: &Machine) -> Option<&PciHost> {
+    machine.pci_hosts.first().filter(|host| {
         match mmu::map_device(HostPhysical::new(host.ecam.address), host.ecam.size) {
             Ok(ecam) => {
                 boot::set_config_space(pci::ConfigSpace::new(ecam, host.first_bus));
@@ -468,44 +409,7 @@ fn start_coprocs(
                 false
             }
         }
-    });
-    let windows = host
-        .into_iter()
-        .flat_map(|host| &host.windows)
-        .filter(|window| matches!(window.kind, WindowKind::Mem32 | WindowKind::Mem64));
-    let mut windows = WindowAllocator::new(windows.map(|window| HostWindow {
-        bus: window.pci_address,
-        host: HostPhysical::new(window.cpu.address),
-        size: window.cpu.size,
-    }));
-    for config in &configuration.coprocs {
-        let started = match &config.device {
-            DeviceLocator::Cpu { index, .. } => {
-                start_firmware_core(config, online.get(*index).copied().flatten())
-            }
-            DeviceLocator::Pci(_) | DeviceLocator::Node(_) => match host {
-                Some(host) => start_coproc(host, config, &mut windows, gic),
-                None => Err(config.device_absent()),
-            },
-        };
-        match started {
-            Ok(instance) => {
-                let index = instances.len();
-                if let Device::Firmware(registers) = &instance.core.lock().side.device {
-                    registers.0.belongs_to(index);
-                }
-                let (path, device) = (&config.path, &config.device);
-                if config.shared {
-                    log::info!("{path}: {device} shared by {}", config.scheduler);
-                } else {
-                    log::info!("{path}: {device} not shared, it is disabled");
-                }
-                instances.push(instance);
-            }
-            Err(error) => log::error!("{error}"),
-        }
-    }
-    instances
+    })
 }
 
 /// No function interrupts or masters the bus until somebody owns it.
@@ -531,223 +435,4 @@ fn silence_functions() {
             }
         }
     }
-}
-
-fn start_coproc(
-    host: &PciHost,
-    config: &CoprocConfig,
-    allocator: &mut WindowAllocator,
-    gic: &mut gic::Gic,
-) -> Result<Instance, Error> {
-    let other = |found: alloc::string::String, expected: &'static str| {
-        Error::new(config.path.clone(), found, expected).property("device")
-    };
-    let DeviceLocator::Pci(function) = &config.device else {
-        return Err(other(
-            config.device.to_string(),
-            "a PCI function; other devices are not built yet",
-        ));
-    };
-    if function.segment != host.segment || !host.has_bus_of(*function) {
-        let found = format!("{}, which is not below {}", config.device, host.path);
-        return Err(other(
-            found,
-            "a function of the first host bridge; more are not built yet",
-        ));
-    }
-    let address = FunctionAddress {
-        bus: function.bus,
-        device: function.device,
-        function: function.function,
-    };
-    let Some(space) = boot::config_space() else {
-        return Err(config.device_absent());
-    };
-    let mut guard = space.lock();
-    let space = &mut *guard;
-    let description = vpci::describe(space, address).map_err(|error| match error {
-        vpci::PhysicalError::Absent(_) => config.device_absent(),
-        error => other(error.to_string(), "a usable PCI function"),
-    })?;
-    let driver = platforms::coproc::by_name(&config.driver)
-        .ok_or_else(|| other(config.driver.clone(), "a driver that is compiled in"))?;
-    let facts = driver.description();
-    let suits = facts.matches.iter().any(|found| {
-        matches!(found, Match::Pci { vendor, device } if *vendor == description.vendor && *device == description.device)
-    });
-    if !suits {
-        let found = format!(
-            "PCI device {:04x}:{:04x}",
-            description.vendor, description.device
-        );
-        return Err(config.device_unsuitable(found));
-    }
-    match facts.confinement(host.stream(*function).is_some()) {
-        Ok(Confinement::Iommu) | Err(Unconfined::Nothing) => {}
-        Ok(Confinement::Own) => {
-            let found = format!("{}, whose only IOMMU is its own", config.device);
-            let expected =
-                "a device behind an IOMMU; PCI functions that confine themselves are not built yet";
-            return Err(other(found, expected));
-        }
-        Err(error) => {
-            let found = format!("{}: {error}", config.device);
-            return Err(other(found, "a device that one IOMMU confines"));
-        }
-    }
-    // Only the first SMMU is driven: a device behind another one would not be confined by it.
-    let stream = match host.stream(*function) {
-        Some((0, stream)) if boot::iommu().is_some() => stream,
-        Some((index, _)) if index > 0 => {
-            let found = format!("{} behind SMMU number {index}", config.device);
-            return Err(other(
-                found,
-                "a device behind the first SMMU; more are not built yet",
-            ));
-        }
-        _ => {
-            let found = format!("{}, which no IOMMU confines", config.device);
-            return Err(other(found, "a device behind an IOMMU"));
-        }
-    };
-    let interrupt = host
-        .intx_interrupt(*function, description.interrupt_pin)
-        .ok_or_else(|| {
-            other(
-                format!("{} without an interrupt", config.device),
-                "an entry in interrupt-map",
-            )
-        })?;
-    let placements = vpci::assign_bars(space, address, &description, allocator)
-        .map_err(|error| other(error.to_string(), "room in the host bridge's windows"))?;
-    let mut regions = [None; 6];
-    let mut windows = Vec::new();
-    for window in facts.windows {
-        let placed = placements
-            .get(window.index)
-            .copied()
-            .flatten()
-            .filter(|placed| placed.size >= window.size);
-        let Some(placed) = placed else {
-            return Err(other(
-                format!("BAR {} too small or absent", window.index),
-                "the windows that the driver needs",
-            ));
-        };
-        let region = mmu::map_device(placed.address, placed.size)
-            .map_err(|error| other(error.to_string(), "mappable registers"))?;
-        if let Some(slot) = regions.get_mut(window.index) {
-            *slot = Some(region);
-        }
-        windows.push((*window, placed.address));
-    }
-    drop(guard);
-
-    let device = Device::Pci {
-        registers: Registers { regions },
-        windows,
-        function: address,
-        stream,
-    };
-    let instance = share(config, driver, description, Some(interrupt.intid.0), device)?;
-    let affinity = cpu::current().affinity.load(Ordering::Relaxed);
-    gic.enable(
-        interrupt.intid.0,
-        interrupt.trigger == Trigger::Edge,
-        affinity,
-    )
-    .map_err(|error| other(error.to_string(), "an interrupt that exists"))?;
-    Ok(instance)
-}
-
-/// Sets a CPU aside as a firmware core; `number`: which it is here, if it runs.
-fn start_firmware_core(config: &CoprocConfig, number: Option<usize>) -> Result<Instance, Error> {
-    let other = |found: alloc::string::String, expected: &'static str| {
-        Error::new(config.path.clone(), found, expected).property("device")
-    };
-    let driver = platforms::coproc::by_name(&config.driver)
-        .ok_or_else(|| other(config.driver.clone(), "a driver that is compiled in"))?;
-    let facts = driver.description();
-    if !facts.matches.contains(&Match::FirmwareCore) {
-        return Err(config.device_unsuitable("a CPU"));
-    }
-    let number = match number {
-        None => {
-            return Err(other(
-                format!("{}, which does not run", config.device),
-                "a CPU that Baton could start",
-            ));
-        }
-        Some(0) => {
-            return Err(other(
-                format!("{}, which Baton booted on", config.device),
-                "another CPU",
-            ));
-        }
-        Some(number) => number,
-    };
-    let nothing = TableFrames { coherent: true }
-        .allocate()
-        .ok_or_else(|| other("no memory".to_string(), "memory for translation tables"))?;
-    let core = firmware::reserve(number, nothing)
-        .map_err(|found| other(format!("{}, {found}", config.device), "a CPU of its own"))?;
-    let device = Device::Firmware(CoreRegisters(core));
-    share(config, driver, core.function(), None, device)
-}
-
-/// The framework around a device that was found to suit its driver.
-fn share(
-    config: &CoprocConfig,
-    driver: Box<dyn coproc_core::Driver>,
-    description: FunctionDescription,
-    interrupt: Option<u32>,
-    device: Device,
-) -> Result<Instance, Error> {
-    let other = |found: alloc::string::String, expected: &'static str| {
-        Error::new(config.path.clone(), found, expected).property("device")
-    };
-    let defaults = Settings::of(&*driver);
-    let settings = Settings {
-        slice: config.slice.unwrap_or(defaults.slice),
-        refusal_bound: config.refusal_bound.unwrap_or(defaults.refusal_bound),
-        starvation_bound: config.starvation_bound,
-    };
-    let algorithm = sched_algos::by_name(&config.scheduler, &settings.tuning(&*driver))
-        .ok_or_else(|| other(config.scheduler.clone(), "an algorithm that is compiled in"))?;
-    let now = timer::now();
-    let log = config.record.then(|| {
-        let header = Header {
-            id: config.id,
-            driver: driver.description().name,
-            algorithm: algorithm.name(),
-            settings,
-            now,
-        };
-        Log::new(&header, recording::CAPACITY).map(Box::new)
-    });
-    if let Some(None) = log {
-        let path = &config.path;
-        log::error!("{path}: baton,record: no memory for a record; it is shared without one");
-    }
-    let recipe = Recipe {
-        scheduler: config.scheduler.clone(),
-        settings,
-    };
-    let coproc = Coproc::new(config.id, driver, algorithm, settings, now);
-    let side = Side {
-        device,
-        shares: Vec::new(),
-    };
-    let path = config.path.clone();
-    let log = log.flatten();
-    let instance = Instance::new(path, description, interrupt, recipe, coproc, side, log);
-    if config.shared {
-        super::custody::begin(&instance).map_err(|error| {
-            other(
-                format!("{}: {error}", config.device),
-                "a device that the driver takes",
-            )
-        })?;
-    }
-    Ok(instance)
 }
