@@ -101,6 +101,9 @@ pub trait Iommu: Send {
     /// [`IommuError::UnknownSpace`], [`IommuError::SpaceInUse`].
     fn destroy_space(&mut self, space: SpaceId) -> Result<(), IommuError>;
 
+    /// How many address spaces there are, those included that are destroyed and not forgotten yet.
+    fn spaces(&self) -> usize;
+
     /// Points `stream` at `target` and queues the invalidations for it. Does not wait: see [`Iommu::sync`].
     ///
     /// # Errors

@@ -14,6 +14,8 @@ pub mod flash;
 pub mod fw_cfg;
 pub mod guest_tree;
 pub mod image;
+#[cfg(feature = "fault-injection")]
+pub mod injection;
 pub mod ivshmem;
 pub mod memory;
 pub mod psci;

@@ -74,6 +74,7 @@ enum State {
     },
     /// The lines were told, the closing one follows.
     Told,
+    Memory,
     Act(Command),
     Failed(ErrorText),
     Done,
@@ -96,6 +97,7 @@ impl Answer {
         let (state, only) = match command {
             Command::Help => (State::Help(0), None),
             Command::Domains => (State::Domains(0), None),
+            Command::Memory => (State::Memory, None),
             Command::CoprocList => (
                 State::Coprocs {
                     index: 0,
@@ -329,6 +331,10 @@ impl Answer {
                 };
                 false
             }
+            State::Memory => {
+                self.state = State::Done;
+                put(line, &management.memory())
+            }
             State::Act(command) => {
                 let result = match command {
                     Command::CoprocSet {
@@ -338,6 +344,11 @@ impl Answer {
                     } => management.set(*coproc, name, value),
                     Command::CoprocAttach { coproc, domain } => management.attach(*coproc, *domain),
                     Command::CoprocDetach { coproc, domain } => management.detach(*coproc, *domain),
+                    #[cfg(feature = "fault-injection")]
+                    Command::Inject(kind, nth) => {
+                        management.inject(*kind, *nth);
+                        Ok(())
+                    }
                     Command::CoprocShare(coproc) => management.share(*coproc),
                     Command::CoprocUnshare(coproc) => management.unshare(*coproc),
                     _ => Ok(()),

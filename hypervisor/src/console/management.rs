@@ -99,6 +99,38 @@ fn write_list(f: &mut fmt::Formatter<'_>, items: impl Iterator<Item = u32>) -> f
     }
 }
 
+/// What Baton has and uses, besides what belongs to domains.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MemoryReport {
+    /// Free bytes of RAM.
+    pub free: u64,
+    /// Bytes in use of Baton's own heap.
+    pub heap: u64,
+    /// Address spaces of the IOMMU.
+    pub spaces: u64,
+    /// VMIDs of firmware.
+    pub firmware_vmids: u64,
+    /// Whether something that was given back waits to be free: scrubbed, or forgotten by the IOMMU.
+    pub pending: bool,
+}
+
+impl fmt::Display for MemoryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            free,
+            heap,
+            spaces,
+            firmware_vmids,
+            pending,
+        } = self;
+        write!(
+            f,
+            "memory free_bytes={free} heap_bytes={heap} spaces={spaces} firmware_vmids={firmware_vmids} pending={}",
+            u8::from(*pending)
+        )
+    }
+}
+
 /// One physical coprocessor. elapsed = Σ charge + overhead + idle + fault.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CoprocReport {
@@ -577,6 +609,15 @@ pub enum ManagementError {
 
 /// The operations. Indices count from 0; `None` ends a list.
 pub trait Management {
+    /// What is free and what is used.
+    fn memory(&mut self) -> MemoryReport;
+
+    /// Lets the `nth` call of this kind from now on fail; returns nothing, since nothing has happened yet.
+    #[cfg(feature = "fault-injection")]
+    fn inject(&mut self, kind: crate::injection::Kind, nth: u32) {
+        crate::injection::arm(kind, nth);
+    }
+
     /// The domain at `index`.
     fn domain(&mut self, index: usize) -> Option<DomainReport>;
 

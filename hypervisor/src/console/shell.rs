@@ -14,8 +14,9 @@ use super::management::Word;
 pub const LINE_LENGTH: usize = 200;
 
 /// What `help` shows.
-pub const HELP: [&str; 16] = [
+pub const HELP: [&str; 17] = [
     "domains                        list the domains",
+    "memory                         what is free, and what Baton uses",
     "coproc list                    list the shared coprocessors",
     "coproc query [ID]              coprocessors and their vcoprocs, with times and counters",
     "coproc timeline [ID]           who held which coprocessor, from when to when",
@@ -42,6 +43,11 @@ pub enum Command {
     Help,
     /// `domains`
     Domains,
+    /// `memory`
+    Memory,
+    /// `inject allocation|driver N`
+    #[cfg(feature = "fault-injection")]
+    Inject(crate::injection::Kind, u32),
     /// `coproc list`
     CoprocList,
     /// `coproc query [ID]`
@@ -207,6 +213,24 @@ pub fn parse(line: &str) -> Result<Command, ParseError> {
         "domains" => {
             words.usage = "domains";
             Command::Domains
+        }
+        "memory" => {
+            words.usage = "memory";
+            Command::Memory
+        }
+        #[cfg(feature = "fault-injection")]
+        "inject" => {
+            words.usage = "inject allocation|driver N";
+            let kind = match words.required("what is to fail")? {
+                "allocation" => crate::injection::Kind::Allocation,
+                "driver" => crate::injection::Kind::Driver,
+                word => return words.invalid(word, "kind of fault"),
+            };
+            let word = words.required("which one")?;
+            match number(word) {
+                Some(nth) => Command::Inject(kind, nth),
+                None => return words.invalid(word, "number"),
+            }
         }
         "console" => {
             words.usage = "console baton|dN";

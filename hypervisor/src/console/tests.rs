@@ -442,6 +442,7 @@ fn commands_are_typed() {
                 from: 4711,
             },
         ),
+        ("memory", Command::Memory),
         ("coproc share coproc0", Command::CoprocShare(c0)),
         ("coproc unshare 0", Command::CoprocUnshare(c0)),
         ("console baton", Command::Console(Focus::Baton)),
@@ -554,6 +555,16 @@ fn worst(ns: u64) -> WorstCase {
 }
 
 impl Management for System {
+    fn memory(&mut self) -> MemoryReport {
+        MemoryReport {
+            free: 4096,
+            heap: 7,
+            spaces: 2,
+            firmware_vmids: 1,
+            pending: true,
+        }
+    }
+
     fn set(&mut self, coproc: CoprocId, name: &str, value: &str) -> Result<(), ManagementError> {
         let _ = coproc;
         super::setting::Setting::parse(name, value).map(drop)

@@ -110,6 +110,12 @@ impl Frames {
         if size == 0 || !size.is_multiple_of(PAGE_SIZE) || !alignment.is_power_of_two() {
             return Err(FrameError::Misaligned { size, alignment });
         }
+        #[cfg(feature = "fault-injection")]
+        if crate::injection::fails(crate::injection::Kind::Allocation) {
+            let largest = self.largest();
+            let wanted = size;
+            return Err(FrameError::Exhausted { wanted, largest });
+        }
         let low = |piece: &Piece| {
             let start = piece.start.align_up(alignment)?;
             (start.checked_add(size)?.get() <= piece.end()).then_some(start)

@@ -304,6 +304,10 @@ fn build(
 /// Address spaces and save area of a share of a device behind the IOMMU.
 fn spaces(instance: &Instance, ram: &[Piece], taken: &mut Remains) -> Result<Reach, String> {
     let iommu = boot::iommu().ok_or_else(|| "there is no IOMMU".to_string())?;
+    #[cfg(feature = "fault-injection")]
+    if hypervisor::injection::fails(hypervisor::injection::Kind::Allocation) {
+        return Err("no VMID of the IOMMU is free".to_string());
+    }
 
     let mut mappings = Vec::with_capacity(ram.len());
     let mut at = layout::RAM_BASE;

@@ -291,6 +291,8 @@ fn share(
     let other = |found: alloc::string::String, expected: &'static str| {
         Error::new(config.path.clone(), found, expected).property("device")
     };
+    #[cfg(feature = "fault-injection")]
+    let driver: Box<dyn coproc_core::Driver> = Box::new(super::unreliable::Unreliable(driver));
     let defaults = Settings::of(&*driver);
     let settings = Settings {
         slice: config.slice.unwrap_or(defaults.slice),

@@ -32,6 +32,11 @@ pub const fn here() -> Option<&'static FirmwareCore> {
     None
 }
 
+/// None.
+pub const fn vmids_in_use() -> u32 {
+    0
+}
+
 /// No CPU is a firmware core.
 pub const fn is_core(_number: usize) -> bool {
     false

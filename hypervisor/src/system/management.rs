@@ -10,8 +10,8 @@
 use super::domain::{Domain, Life};
 use super::recording::feed;
 use super::sharing::Instance;
-use super::{attachment, custody};
-use crate::arch::timer;
+use super::{attachment, boot, custody, firmware};
+use crate::arch::{self, timer};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -24,7 +24,7 @@ use coproc_core::record::Input;
 use core::fmt;
 use hypervisor::console::management::{
     CoprocReport, DomainReport, DomainState, HistogramReport, Management, ManagementError,
-    RecordReport, SliceReport, VcoprocReport, VcoprocState,
+    MemoryReport, RecordReport, SliceReport, VcoprocReport, VcoprocState,
 };
 use hypervisor::console::setting::{Setting, shorten};
 use hypervisor::trace::Rings;
@@ -140,6 +140,16 @@ fn pull(domain: &Domain, who: VcoprocId) {
 }
 
 impl Management for Face {
+    fn memory(&mut self) -> MemoryReport {
+        MemoryReport {
+            free: super::FRAMES.lock().total(),
+            heap: arch::boot::heap_use().0 as u64,
+            spaces: boot::iommu().map_or(0, |iommu| iommu.lock().spaces() as u64),
+            firmware_vmids: u64::from(firmware::vmids_in_use()),
+            pending: attachment::occupied(),
+        }
+    }
+
     fn domain(&mut self, index: usize) -> Option<DomainReport> {
         let system = super::get()?;
         let domain = system.domains.get(index)?;

@@ -49,6 +49,8 @@ pub mod smmu;
 pub mod start;
 pub mod tables;
 pub mod trace;
+#[cfg(all(feature = "fault-injection", feature = "sharing"))]
+pub mod unreliable;
 
 use crate::arch;
 use alloc::vec::Vec;

@@ -19,7 +19,7 @@ mod exit;
 pub mod share;
 
 pub use exit::handle;
-pub use share::FirmwareShare;
+pub use share::{FirmwareShare, vmids_in_use};
 
 use super::{console, interrupts, schedule};
 use crate::arch::context::{self, Context, RegisterFile, Registers};

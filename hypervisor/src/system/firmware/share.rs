@@ -41,6 +41,10 @@ struct Vmid(u32);
 
 impl Vmid {
     fn take() -> Option<Self> {
+        #[cfg(feature = "fault-injection")]
+        if hypervisor::injection::fails(hypervisor::injection::Kind::Allocation) {
+            return None;
+        }
         let free = |taken: u32| (0..COUNT).find(|bit| taken & 1u32.wrapping_shl(*bit) == 0);
         let mut found = None;
         TAKEN
@@ -50,6 +54,11 @@ impl Vmid {
             })
             .ok()?;
         found.map(Self)
+    }
+
+    /// How many are taken.
+    fn taken() -> u32 {
+        TAKEN.load(Ordering::Relaxed).count_ones()
     }
 
     fn number(&self) -> u64 {
@@ -81,6 +90,11 @@ pub struct FirmwareShare {
     grants: [Grant; host::GRANTS as usize],
     /// Where the domain has image and shared memory mapped.
     placed: [Option<u64>; 2],
+}
+
+/// VMIDs of firmware in use.
+pub fn vmids_in_use() -> u32 {
+    Vmid::taken()
 }
 
 const SHARED: Stage2Attributes = Stage2Attributes {

@@ -439,6 +439,10 @@ impl<B: SmmuBus> Iommu for Smmu<B> {
         Ok(id)
     }
 
+    fn spaces(&self) -> usize {
+        self.spaces.len()
+    }
+
     fn destroy_space(&mut self, space: SpaceId) -> Result<(), IommuError> {
         let used = |stream: &Stream| stream.target == Target::Space(space);
         let in_use = self.streams.iter().any(used);
