@@ -129,14 +129,21 @@ pub fn configure(
         chosen.children.push(coprocs);
     }
     for (index, domain) in scenario.domains.iter().enumerate() {
-        let kernel = placer.place(domain.kernel.as_ref().unwrap_or(&defaults.kernel))?;
-        let ramdisk = placer.place(domain.ramdisk.as_ref().unwrap_or(&defaults.ramdisk))?;
+        let modules = if let Some(firmware) = &domain.firmware {
+            vec![module_node(&placer.place(firmware)?, "multiboot,firmware")]
+        } else {
+            let kernel = placer.place(domain.kernel.as_ref().unwrap_or(&defaults.kernel))?;
+            let ramdisk = placer.place(domain.ramdisk.as_ref().unwrap_or(&defaults.ramdisk))?;
+            let mut kernel = module_node(&kernel, "multiboot,kernel");
+            kernel.set_strings("bootargs", &[&domain.bootargs]);
+            vec![kernel, module_node(&ramdisk, "multiboot,ramdisk")]
+        };
         let coprocs = domain
             .coprocs
             .iter()
             .map(|&index| phandle(index))
             .collect::<Result<Vec<_>>>()?;
-        let mut node = domain_node(index + 1, domain, &coprocs, &kernel, &ramdisk);
+        let mut node = domain_node(index + 1, domain, &coprocs, modules);
         if !scenario.shared_memory.is_empty() {
             node.set_cells("phandle", &[domain_phandle(index)?]);
         }
@@ -174,13 +181,7 @@ fn coproc_node(number: u32, phandle: u32, coproc: &CoprocSpec) -> Node {
     node
 }
 
-fn domain_node(
-    number: usize,
-    domain: &DomainSpec,
-    coprocs: &[u32],
-    kernel: &Module,
-    ramdisk: &Module,
-) -> Node {
+fn domain_node(number: usize, domain: &DomainSpec, coprocs: &[u32], modules: Vec<Node>) -> Node {
     let mut node = Node::new(format!("domain@{number:x}"));
     node.set_strings("compatible", &["xen,domain"])
         .set_cells("#address-cells", &[2])
@@ -194,11 +195,7 @@ fn domain_node(
     if !domain.affinity.is_empty() {
         node.set_cells("baton,cpu-affinity", &domain.affinity);
     }
-    let mut kernel_node = module_node(kernel, "multiboot,kernel");
-    kernel_node.set_strings("bootargs", &[&domain.bootargs]);
-    node.children.push(kernel_node);
-    node.children
-        .push(module_node(ramdisk, "multiboot,ramdisk"));
+    node.children = modules;
     node
 }
 

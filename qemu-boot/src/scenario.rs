@@ -66,6 +66,8 @@ pub struct DomainSpec {
     pub ramdisk: Option<PathBuf>,
     /// The kernel's command line.
     pub bootargs: String,
+    /// Firmware that it starts with, in place of kernel and ramdisk.
+    pub firmware: Option<PathBuf>,
 }
 
 /// Memory under `/chosen` that domains share.
@@ -174,6 +176,17 @@ impl DomainSpec {
             kernel: None,
             ramdisk: None,
             bootargs: format!("{GUEST_CONSOLE} {bootargs}").trim_end().to_owned(),
+            firmware: None,
+        }
+    }
+
+    /// A domain of one vCPU on this physical CPU with 256 MiB that starts with this firmware.
+    pub fn firmware(cpu: u32, file: PathBuf) -> Self {
+        Self {
+            memory_kib: 256 << 10,
+            bootargs: String::new(),
+            firmware: Some(file),
+            ..Self::linux(cpu, "")
         }
     }
 

@@ -7,6 +7,7 @@
 //! the target directory ([`kernel`]), so the user's own package system never hears of a foreign architecture.
 
 pub mod apt;
+pub mod firmware;
 pub mod kernel;
 pub mod packages;
 pub mod toolchain;

@@ -386,6 +386,23 @@ pub fn syndrome() -> (u64, u64, u64) {
     (ESR_EL2.get(), FAR_EL2.get(), HPFAR_EL2.get())
 }
 
+/// The guest-physical address that the loaded guest's stage 1 has for an address, if it has one: for faults that leave
+/// HPFAR_EL2 without. As EL1 reads it.
+pub fn translate(address: u64) -> Option<u64> {
+    let result: u64;
+    let before = read!("par_el1");
+    // SAFETY: a translation changes only PAR_EL1, which is the guest's: it is put back.
+    unsafe {
+        core::arch::asm!(
+            "at s1e1r, {address}", "isb", "mrs {result}, par_el1",
+            address = in(reg) address, result = out(reg) result, options(nostack, preserves_flags)
+        );
+    }
+    write!("par_el1", before);
+    const FAILED: u64 = 1;
+    (result & FAILED == 0).then_some(result & 0xf_ffff_ffff_f000 | address & 0xfff)
+}
+
 /// The vectors come here with a hypercall of a guest whose registers that a procedure call may change are saved. Returns whether it
 /// was answered: 0 or 1.
 #[unsafe(no_mangle)]

@@ -74,6 +74,19 @@ pub fn store(start: HostPhysical, data: &[u8]) -> bool {
     true
 }
 
+/// Copies RAM to `into`, as memory has it: a domain may have written it with its caches off. Returns whether the range was RAM.
+pub fn load(start: HostPhysical, into: &mut [u8]) -> bool {
+    let bytes = into.len() as u64;
+    let Some(pointer) = pointer(start, bytes) else {
+        return false;
+    };
+    flush(start, bytes);
+    // SAFETY: the source is mapped RAM; what others write to it meanwhile makes the bytes old or new, all of them valid. `into` can't
+    // overlap it, since no Rust object lives there.
+    unsafe { core::ptr::copy(pointer, into.as_mut_ptr(), into.len()) };
+    true
+}
+
 /// A range of RAM as a slice.
 ///
 /// Only for ranges that are never written after boot handed them over: the device tree and the boot modules, which the

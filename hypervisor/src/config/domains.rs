@@ -10,6 +10,7 @@ use super::coprocs::{self, CoprocConfig, Entry, Known, keep, unknown};
 use super::machine::Machine;
 use super::shared_memory::{self, SharedMemory};
 use crate::devicetree::{Error, Node, Region, Tree, quote};
+use crate::flash;
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -93,8 +94,10 @@ pub struct DomainConfig {
     pub memory: u64,
     /// Whether it gets an emulated PL011.
     pub vpl011: bool,
-    /// The kernel image.
+    /// The kernel image, or firmware.
     pub kernel: Module,
+    /// Whether it is firmware, which lies at address 0 and starts there.
+    pub firmware: bool,
     /// The initial ramdisk.
     pub ramdisk: Option<Module>,
     /// The kernel's command line; may be empty.
@@ -265,6 +268,7 @@ impl Reader<'_, '_> {
             kernel,
             ramdisk,
             bootargs,
+            firmware,
         } = self.boot_modules();
         let bootargs = self.bootargs(bootargs);
         let bootargs = keep(&mut self.errors, bootargs);
@@ -273,7 +277,9 @@ impl Reader<'_, '_> {
                 .region
                 .size
                 .saturating_add(ramdisk.as_ref().map_or(0, |module| module.region.size));
-            if size > memory {
+            if firmware {
+                self.check_firmware(kernel, ramdisk.as_ref());
+            } else if size > memory {
                 let found = format!(
                     "{} KiB, less than kernel and ramdisk together",
                     memory / 1024
@@ -292,6 +298,7 @@ impl Reader<'_, '_> {
             memory: memory?,
             vpl011: self.node.property("vpl011").is_some(),
             kernel: kernel?,
+            firmware,
             ramdisk,
             bootargs: bootargs?,
             coprocs,
@@ -567,10 +574,12 @@ impl Reader<'_, '_> {
             kernel: None,
             ramdisk: None,
             bootargs: None,
+            firmware: false,
         };
         let mut kernel_seen = false;
         for node in self.node.children().filter(Node::is_available) {
-            let is_kernel = node.is_compatible(&["multiboot,kernel"]);
+            let is_firmware = node.is_compatible(&["multiboot,firmware"]);
+            let is_kernel = node.is_compatible(&["multiboot,kernel"]) || is_firmware;
             let is_ramdisk = node.is_compatible(&["multiboot,ramdisk"]);
             if is_kernel == is_ramdisk {
                 if node.is_compatible(&["multiboot,module"]) {
@@ -587,6 +596,7 @@ impl Reader<'_, '_> {
             }
             if is_kernel {
                 kernel_seen = true;
+                modules.firmware |= is_firmware;
                 let text = node
                     .property("bootargs")
                     .map(|property| property.string().map(String::from));
@@ -636,6 +646,23 @@ impl Reader<'_, '_> {
         modules
     }
 
+    /// Firmware fetches what it starts by itself.
+    fn check_firmware(&mut self, firmware: &Module, ramdisk: Option<&Module>) {
+        if firmware.region.size > flash::SIZE {
+            let found = format!("{:#x} bytes", firmware.region.size);
+            let error = Error::new(firmware.path.clone(), found, "at most 64 MiB of firmware");
+            self.errors.push(error.property("reg"));
+        }
+        if let Some(ramdisk) = ramdisk {
+            let error = Error::new(
+                ramdisk.path.clone(),
+                "a ramdisk besides firmware",
+                "a ramdisk for a kernel",
+            );
+            self.errors.push(error.property("compatible"));
+        }
+    }
+
     fn module_region(&self, node: &Node<'_>) -> Result<Region, Error> {
         let property = node.required("reg", "address and size of the module in memory")?;
         // Xen inherits these from further up, unlike the specification.
@@ -678,6 +705,7 @@ struct Modules {
     kernel: Option<Module>,
     ramdisk: Option<Module>,
     bootargs: Option<String>,
+    firmware: bool,
 }
 
 /// A number of cells from the node or the nearest ancestor that has one.

@@ -4,6 +4,8 @@
 //! is generated from them and the emulation answers at them. Addresses and sizes in bytes (`hw/arm/virt.c` of QEMU, `base_memmap`
 //! and `a15irqmap`).
 
+/// Flash: two banks of [`crate::flash::SIZE`], code first.
+pub const FLASH_BASE: u64 = 0;
 /// GICv3 distributor.
 pub const GICD_BASE: u64 = 0x0800_0000;
 /// Size of the distributor.
@@ -20,6 +22,10 @@ pub const UART_SIZE: u64 = 0x1000;
 pub const RTC_BASE: u64 = 0x0901_0000;
 /// Size of the PL031.
 pub const RTC_SIZE: u64 = 0x1000;
+/// Firmware configuration device.
+pub const FW_CFG_BASE: u64 = 0x0902_0000;
+/// Its size.
+pub const FW_CFG_SIZE: u64 = 0x18;
 /// Watchdog: control frame, then refresh frame. QEMU `virt` has none; this is the first of the addresses that it leaves to
 /// devices added at will.
 pub const WATCHDOG_BASE: u64 = 0x0c00_0000;

@@ -2,7 +2,8 @@
 //!
 //! Generated, not copied from the machine: a domain sees the same board, QEMU `virt` with a GICv3, wherever Baton
 //! runs, so the same kernels boot everywhere and nothing of the real board leaks. What a domain doesn't have is
-//! left out, so nothing in the tree is a promise that the emulation doesn't keep: no ITS and no `msi-map`, no flash.
+//! left out, so nothing in the tree is a promise that the emulation doesn't keep: no ITS and no `msi-map`, and flash only
+//! with firmware in it.
 //! The watchdog is the only thing that QEMU's board hasn't. `kaslr-seed` is left out too; a guest that wants entropy gets `rng-seed` if the caller has any.
 #![cfg_attr(
     not(test),
@@ -20,16 +21,17 @@ pub mod layout;
 mod tests;
 
 use crate::devicetree::Region;
+use crate::flash;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use layout::{
-    CPU_LIMIT, ECAM_BASE, ECAM_SIZE, GICD_BASE, GICD_SIZE, GICR_BASE, GICR_SIZE, PCI_INTX_SPI,
-    PCI_IO_BASE, PCI_IO_SIZE, PCI_MEM32_BASE, PCI_MEM32_SIZE, PCI_MEM64_BASE, PCI_MEM64_SIZE,
-    RAM_BASE, RAM_END, RTC_BASE, RTC_SIZE, RTC_SPI, TIMER_HYPERVISOR_PPI, TIMER_PHYSICAL_PPI,
-    TIMER_SECURE_PPI, TIMER_VIRTUAL_PPI, UART_BASE, UART_CLOCK_HZ, UART_SIZE, UART_SPI,
-    WATCHDOG_BASE, WATCHDOG_FRAME, WATCHDOG_SPI,
+    CPU_LIMIT, ECAM_BASE, ECAM_SIZE, FLASH_BASE, FW_CFG_BASE, FW_CFG_SIZE, GICD_BASE, GICD_SIZE,
+    GICR_BASE, GICR_SIZE, PCI_INTX_SPI, PCI_IO_BASE, PCI_IO_SIZE, PCI_MEM32_BASE, PCI_MEM32_SIZE,
+    PCI_MEM64_BASE, PCI_MEM64_SIZE, RAM_BASE, RAM_END, RTC_BASE, RTC_SIZE, RTC_SPI,
+    TIMER_HYPERVISOR_PPI, TIMER_PHYSICAL_PPI, TIMER_SECURE_PPI, TIMER_VIRTUAL_PPI, UART_BASE,
+    UART_CLOCK_HZ, UART_SIZE, UART_SPI, WATCHDOG_BASE, WATCHDOG_FRAME, WATCHDOG_SPI,
 };
 use vm_fdt::FdtWriter;
 
@@ -48,6 +50,8 @@ pub struct GuestTree<'a> {
     pub cpus: u32,
     /// Whether there is a PL011.
     pub uart: bool,
+    /// Whether there are two banks of flash.
+    pub flash: bool,
     /// Whether there is a PCIe host bridge.
     pub pci: bool,
     /// The kernel's command line; none if empty.
@@ -138,6 +142,10 @@ pub fn build(guest: &GuestTree<'_>) -> Result<Vec<u8>, Error> {
         uart(&mut fdt)?;
     }
     rtc(&mut fdt)?;
+    fw_cfg(&mut fdt)?;
+    if guest.flash {
+        flash(&mut fdt)?;
+    }
     watchdog(&mut fdt)?;
     if guest.pci {
         pcie(&mut fdt)?;
@@ -257,6 +265,23 @@ fn rtc(fdt: &mut FdtWriter) -> Result<(), Error> {
     fdt.property_array_u32("interrupts", &[SPI, RTC_SPI, LEVEL_HIGH])?;
     fdt.property_string("clock-names", "apb_pclk")?;
     fdt.property_u32("clocks", PHANDLE_CLOCK)?;
+    Ok(fdt.end_node(node)?)
+}
+
+fn fw_cfg(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let node = fdt.begin_node(&format!("fw-cfg@{FW_CFG_BASE:x}"))?;
+    fdt.property_string("compatible", "qemu,fw-cfg-mmio")?;
+    fdt.property_array_u64("reg", &[FW_CFG_BASE, FW_CFG_SIZE])?;
+    fdt.property_null("dma-coherent")?;
+    Ok(fdt.end_node(node)?)
+}
+
+fn flash(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let node = fdt.begin_node(&format!("flash@{FLASH_BASE:x}"))?;
+    fdt.property_string("compatible", "cfi-flash")?;
+    let second = FLASH_BASE.wrapping_add(flash::SIZE);
+    fdt.property_array_u64("reg", &[FLASH_BASE, flash::SIZE, second, flash::SIZE])?;
+    fdt.property_u32("bank-width", 4)?;
     Ok(fdt.end_node(node)?)
 }
 

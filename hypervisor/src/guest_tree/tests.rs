@@ -16,6 +16,7 @@ fn full() -> GuestTree<'static> {
         memory: 256 << 20,
         cpus: 2,
         uart: true,
+        flash: true,
         pci: true,
         bootargs: "console=ttyAMA0 quiet",
         initrd: Some(Region {
@@ -200,6 +201,7 @@ fn chosen_tells_the_kernel_what_it_needs() {
 fn what_a_domain_lacks_is_left_out() {
     let guest = GuestTree {
         uart: false,
+        flash: false,
         pci: false,
         initrd: None,
         bootargs: "",
@@ -208,7 +210,7 @@ fn what_a_domain_lacks_is_left_out() {
     };
     let blob = build(&guest).unwrap();
     let tree = Tree::new(&blob).unwrap();
-    for path in ["/pl011", "/pcie", "/aliases"] {
+    for path in ["/pl011", "/pcie", "/aliases", "/flash"] {
         assert!(tree.find(path).is_none(), "{path}");
     }
     assert_eq!(tree.find("/chosen").unwrap().properties().count(), 0);

@@ -13,10 +13,12 @@
 use super::domain::{Domain, Life};
 use super::exit::{Answer, within};
 use super::schedule::{self, Member};
-use crate::arch::timer;
+use crate::arch::{memory, timer};
 use coproc_core::register::{Operation, Width};
 use coproc_core::time::Instant;
 use core::sync::atomic::{AtomicU64, Ordering};
+use hypervisor::config::DomainConfig;
+use hypervisor::fw_cfg::{FwCfg, GuestMemory};
 use hypervisor::guest_tree::layout;
 use hypervisor::vgic::Line;
 use hypervisor::vpl031::Vpl031;
@@ -41,13 +43,14 @@ pub fn set_wall_clock(seconds: u32) {
 pub struct Devices {
     rtc: Vpl031,
     watchdog: Watchdog,
+    fw_cfg: FwCfg,
     /// What the physical counter is ahead of the domain's virtual one, in ticks.
     offset: u64,
 }
 
 impl Devices {
     /// After reset, in a domain whose virtual counter is `offset` ticks behind.
-    pub fn new(offset: u64) -> Self {
+    pub fn new(offset: u64, config: &DomainConfig) -> Self {
         let now = timer::now();
         let wall = WALL_CLOCK
             .load(Ordering::Relaxed)
@@ -55,6 +58,7 @@ impl Devices {
         Self {
             rtc: Vpl031::new((wall / SECOND) as u32, now),
             watchdog: Watchdog::default(),
+            fw_cfg: FwCfg::new(config.memory, config.cpus as u16),
             offset,
         }
     }
@@ -87,6 +91,9 @@ pub fn access(domain: &Domain, at: u64, width: Width, operation: Operation) -> O
             }
         }));
     }
+    if let Some(offset) = within(at, layout::FW_CFG_BASE, layout::FW_CFG_SIZE) {
+        return Some(configuration(domain, offset, width, operation));
+    }
     let frames = layout::WATCHDOG_FRAME.saturating_mul(2);
     let offset = within(at, layout::WATCHDOG_BASE, frames)?;
     Some(change(domain, |devices| {
@@ -105,6 +112,43 @@ pub fn access(domain: &Domain, at: u64, width: Width, operation: Operation) -> O
             }
         }
     }))
+}
+
+fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operation) -> Answer {
+    let fw_cfg = &mut domain.devices.lock().fw_cfg;
+    match operation {
+        Operation::Read => Answer::Value(fw_cfg.read(offset, width)),
+        Operation::Write(value) => {
+            if let Some(request) = fw_cfg.write(offset, width, value) {
+                fw_cfg.transfer(&mut Ram(domain), request);
+            }
+            Answer::Value(0)
+        }
+    }
+}
+
+/// A domain's RAM, as a device without caches reaches it.
+struct Ram<'a>(&'a Domain);
+
+impl GuestMemory for Ram<'_> {
+    fn read(&mut self, at: u64, into: &mut [u8]) -> bool {
+        let mut left = into;
+        self.0.each_part(at, left.len() as u64, |host, size| {
+            let (part, rest) = core::mem::take(&mut left).split_at_mut(size as usize);
+            memory::load(host, part);
+            left = rest;
+        })
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) -> bool {
+        let mut left = bytes;
+        self.0.each_part(at, left.len() as u64, |host, size| {
+            let (part, rest) = left.split_at(size as usize);
+            memory::store(host, part);
+            memory::clean(host, size);
+            left = rest;
+        })
+    }
 }
 
 /// Something may change: afterwards interrupts and alarm are as the devices want them.

@@ -8,6 +8,7 @@
 )]
 
 use super::devices::Devices;
+use super::flash::Bank;
 use super::schedule;
 use super::shared_memory::Port;
 use super::sharing::Link;
@@ -241,6 +242,8 @@ pub struct Domain {
     pub pci: Mutex<Pci>,
     /// Its UART, if it has one.
     pub uart: Option<Mutex<Vpl011>>,
+    /// Its flash, if it started with firmware.
+    pub flash: Option<Mutex<[Bank; 2]>>,
     /// Its clock and watchdog.
     pub devices: Mutex<Devices>,
     /// In ns, when its devices have to be looked at: vCPU 0's CPU does it.
@@ -267,6 +270,7 @@ impl Domain {
         links: [Option<Link>; SLOTS],
         uart: bool,
         devices: Devices,
+        flash: Option<[Bank; 2]>,
         stage2: Stage2,
         vgic: Vgic,
     ) -> Self {
@@ -284,6 +288,7 @@ impl Domain {
                 pending: 0,
             }),
             uart: uart.then(|| Mutex::new(Vpl011::new())),
+            flash: flash.map(Mutex::new),
             devices: Mutex::new(devices),
             alarm: AtomicU64::new(u64::MAX),
             stage2: Mutex::new(stage2),
@@ -317,6 +322,31 @@ impl Domain {
     /// Bytes of RAM.
     pub fn memory_size(&self) -> u64 {
         self.memory.iter().map(|piece| piece.size).sum()
+    }
+
+    /// Calls `visit` with each part of a range of the domain's RAM, in order: where it is, and its size in bytes. Returns whether all
+    /// of it is RAM; if not, `visit` isn't called.
+    pub fn each_part(&self, at: u64, size: u64, mut visit: impl FnMut(HostPhysical, u64)) -> bool {
+        let Some(start) = at.checked_sub(layout::RAM_BASE) else {
+            return false;
+        };
+        let Some(end) = start
+            .checked_add(size)
+            .filter(|end| *end <= self.memory_size())
+        else {
+            return false;
+        };
+        let mut base = 0u64;
+        for piece in &self.memory {
+            let next = base.saturating_add(piece.size);
+            let (from, to) = (start.max(base), end.min(next));
+            if from < to {
+                let host = piece.start.wrapping_add(from.wrapping_sub(base));
+                visit(host, to.wrapping_sub(from));
+            }
+            base = next;
+        }
+        true
     }
 
     /// Whether an address is in the domain's RAM.

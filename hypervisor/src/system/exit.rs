@@ -12,7 +12,7 @@
 
 use super::domain::{Activity, Domain, Life, Vcpu};
 use super::schedule::{self, Member};
-use super::{devices, firmware, interrupts, shared_memory, sharing};
+use super::{devices, firmware, flash, interrupts, shared_memory, sharing};
 use crate::arch::context::{self, Exit, Registers};
 use coproc_core::address::GuestPhysical;
 use coproc_core::register::{Access, Operation, Width};
@@ -60,7 +60,14 @@ fn synchronous(member: Member, registers: &mut Registers) {
             translation: true,
             cache_maintenance: false,
         } => {
-            let address = GuestPhysical::new(syndrome::fault_address(hpfar, far));
+            let address = if syndrome::is_permission_fault(esr) {
+                context::translate(far)
+            } else {
+                Some(syndrome::fault_address(hpfar, far))
+            };
+            let Some(address) = address.map(GuestPhysical::new) else {
+                return; // the domain changed its tables meanwhile: the instruction is repeated
+            };
             data_abort(member, registers, access, address, far);
         }
         Trap::DataAbort {
@@ -137,12 +144,15 @@ pub(super) fn within(address: u64, base: u64, size: u64) -> Option<u64> {
     address.checked_sub(base).filter(|offset| *offset < size)
 }
 
-/// What [`emulation`](super::emulation) leaves: clock and watchdog, PCI configuration space, coprocessors.
+/// What [`emulation`](super::emulation) leaves: flash, the devices of `devices`, PCI configuration space, coprocessors.
 fn mmio(member: Member, address: GuestPhysical, width: Width, operation: Operation) -> Answer {
     if !address.is_aligned(width.bytes()) {
         return Answer::Abort;
     }
     let (domain, at) = (member.domain, address.get());
+    if let Some(answer) = flash::access(domain, at, width, operation) {
+        return answer;
+    }
     if let Some(answer) = devices::access(domain, at, width, operation) {
         return answer;
     }

@@ -6,6 +6,7 @@
 use super::attachment;
 use super::devices::Devices;
 use super::domain::{Domain, Life, Stage2, Vcpu};
+use super::flash::{self, Bank};
 use super::schedule::MEMBERS;
 use super::sharing::{Instance, Link};
 use super::tables::TableFrames;
@@ -37,6 +38,7 @@ const GIBIBYTE: u64 = 1 << 30;
 #[derive(Default)]
 struct Taken {
     memory: Vec<Piece>,
+    flash: Vec<Piece>,
     table: Option<TranslationTable>,
     attached: Vec<(usize, VcoprocId)>,
 }
@@ -54,7 +56,7 @@ impl Taken {
             table.destroy(&mut TableFrames { coherent: true });
         }
         // The IOMMU may know it until the shares are gone.
-        attachment::bury(Vec::new(), self.memory);
+        attachment::bury(Vec::new(), [self.memory, self.flash].concat());
         attachment::settle(instances);
     }
 }
@@ -129,6 +131,19 @@ impl<'a> Workshop<'a> {
             });
             at = at.saturating_add(piece.size);
         }
+        if config.firmware {
+            taken.flash = flash::allocate(file(&config.kernel)?)
+                .map_err(|error| other(error.to_string(), "memory for flash"))?
+                .to_vec();
+        }
+        let flash = flash_banks(&taken.flash);
+        for bank in flash.iter().flatten() {
+            let memory = bank.memory();
+            result = result.and_then(|()| {
+                let how = flash::attributes();
+                table.map(&mut tables, bank.base(), memory.start, memory.size, how)
+            });
+        }
         taken.table = Some(table);
         result
             .map_err(|error| other(format!("stage 2: {error}"), "memory for translation tables"))?;
@@ -165,7 +180,8 @@ impl<'a> Workshop<'a> {
             bus,
             links,
             config.vpl011,
-            Devices::new(offset),
+            Devices::new(offset, config),
+            flash,
             Stage2 { table, vttbr },
             Vgic::new(config.cpus as usize, SPIS),
         );
@@ -179,6 +195,15 @@ impl<'a> Workshop<'a> {
         config: &DomainConfig,
         pieces: &[Piece],
     ) -> Result<(GuestPhysical, GuestPhysical), Error> {
+        let ram = GuestPhysical::new(layout::RAM_BASE);
+        if config.firmware {
+            // QEMU starts it with the tree at the start of RAM, which no register says.
+            store(pieces, ram, &tree(config, None)?);
+            return Ok((
+                GuestPhysical::new(layout::FLASH_BASE),
+                GuestPhysical::new(0),
+            ));
+        }
         let kernel = file(&config.kernel)?;
         let ramdisk = config.ramdisk.as_ref().map(file).transpose()?;
         let header = Header::read(kernel).map_err(|error| {
@@ -189,7 +214,6 @@ impl<'a> Workshop<'a> {
             )
             .property("reg")
         })?;
-        let ram = GuestPhysical::new(layout::RAM_BASE);
         let placement = image::place(
             &header,
             ramdisk.map(|file| file.len() as u64),
@@ -213,23 +237,7 @@ impl<'a> Workshop<'a> {
                 size: file.len() as u64,
             });
         }
-        let tree = guest_tree::build(&GuestTree {
-            memory: config.memory,
-            cpus: config.cpus,
-            uart: config.vpl011,
-            pci: true,
-            bootargs: &config.bootargs,
-            initrd,
-            rng_seed: &[],
-        })
-        .map_err(|error| {
-            Error::new(
-                config.path.clone(),
-                format!("device tree: {error}"),
-                "a description that a tree can hold",
-            )
-        })?;
-        store(pieces, placement.tree, &tree);
+        store(pieces, placement.tree, &tree(config, initrd)?);
         Ok((placement.kernel, placement.tree))
     }
 
@@ -369,6 +377,34 @@ fn take_memory(config: &DomainConfig, taken: &mut Taken) -> Result<(), Error> {
         left -= piece.size;
     }
     Ok(())
+}
+
+/// The device tree of a domain.
+fn tree(config: &DomainConfig, initrd: Option<Region>) -> Result<Vec<u8>, Error> {
+    guest_tree::build(&GuestTree {
+        memory: config.memory,
+        cpus: config.cpus,
+        uart: config.vpl011,
+        flash: config.firmware,
+        pci: true,
+        bootargs: &config.bootargs,
+        initrd,
+        rng_seed: &[],
+    })
+    .map_err(|error| {
+        Error::new(
+            config.path.clone(),
+            format!("device tree: {error}"),
+            "a description that a tree can hold",
+        )
+    })
+}
+
+fn flash_banks(pieces: &[Piece]) -> Option<[Bank; 2]> {
+    match pieces {
+        [code, variables] => Some([Bank::new(0, *code), Bank::new(1, *variables)]),
+        _ => None,
+    }
 }
 
 fn file(module: &Module) -> Result<&'static [u8], Error> {

@@ -36,6 +36,7 @@ pub mod emulation;
 pub mod exit;
 #[cfg_attr(not(feature = "fw-core"), path = "firmware_absent.rs")]
 pub mod firmware;
+pub mod flash;
 pub mod interrupts;
 pub mod load;
 pub mod management;

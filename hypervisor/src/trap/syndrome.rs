@@ -102,16 +102,23 @@ const MAINTENANCE: u64 = 1 << 8;
 /// bits are zero, the next two aren't.
 const STATUS_UPPER: u64 = 0x30;
 const STATUS_KIND: u64 = 0x0c;
+const TRANSLATION: u64 = 0x04;
+const PERMISSION: u64 = 0x0c;
 
-/// The load or store, if it is one that can be emulated: described, not let through by stage 2, nothing besides.
+/// The load or store, if it is one to an emulated device: described, to what stage 2 doesn't map, nothing besides.
 #[inline(always)]
 pub const fn mmio(esr: u64) -> Option<MmioAccess> {
-    const ALL: u64 = CLASS | VALID | WALK | MAINTENANCE | STATUS_UPPER;
-    if esr & ALL == CLASS_DATA_ABORT | VALID && esr & STATUS_KIND != 0 {
+    const ALL: u64 = CLASS | VALID | WALK | MAINTENANCE | STATUS_UPPER | STATUS_KIND;
+    if esr & ALL == CLASS_DATA_ABORT | VALID | TRANSLATION {
         Some(MmioAccess::new(esr as u32))
     } else {
         None
     }
+}
+
+/// Whether a data abort is for a stage 2 permission: then HPFAR_EL2 has no address (Arm ARM DDI 0487, D19.2.59).
+pub const fn is_permission_fault(esr: u64) -> bool {
+    esr & (WALK | STATUS_UPPER | STATUS_KIND) == PERMISSION
 }
 
 /// Whether it is a write to the system register with this name; one comparison, for what happens often.
@@ -312,8 +319,15 @@ mod tests {
         assert!(mmio(good).is_some());
         for status in 0..64u64 {
             let esr = good & !0x3f | status;
-            let expected = matches!(status >> 2, 1..=3);
+            // Permission faults have no address in HPFAR_EL2, and no emulated device is mapped; there are no access flag faults.
+            let expected = status >> 2 == 1;
             assert_eq!(mmio(esr).is_some(), expected, "status {status:#x}");
+            let permission = status >> 2 == 3;
+            assert_eq!(is_permission_fault(esr), permission, "status {status:#x}");
+            assert!(
+                !is_permission_fault(esr | 1 << 7),
+                "a walk's is another one"
+            );
         }
         // No description; a table walk; cache maintenance; an instruction abort.
         for esr in [

@@ -148,12 +148,12 @@ fn fetch(dir: &Path, scratch: &Path) -> Result<String> {
 }
 
 /// apt with its own lists and cache for arm64; the user's proxy and keys still apply.
-struct PrivateApt {
+pub(super) struct PrivateApt {
     dir: PathBuf,
 }
 
 impl PrivateApt {
-    fn new(dir: &Path) -> Result<Self> {
+    pub(super) fn new(dir: &Path) -> Result<Self> {
         let _ = std::fs::remove_dir_all(dir);
         for part in [
             "state/lists/partial",
@@ -213,7 +213,7 @@ impl PrivateApt {
         command
     }
 
-    fn get(&self, program: &str, arguments: &[&str]) -> Result<()> {
+    pub(super) fn get(&self, program: &str, arguments: &[&str]) -> Result<()> {
         command::run(self.command(program).args(arguments))
     }
 }
@@ -227,7 +227,7 @@ fn newest_image(depends: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = std::fs::read_dir(dir)
         .with_context(|| format!("reading {}", dir.display()))?
         .map(|entry| Ok(entry?.path()))

@@ -192,6 +192,7 @@ fn a_configuration_reads_as_it_was_written() {
         memory: 256 << 20,
         vpl011: true,
         kernel: module("/chosen/domain@1/module@8a000000", 0x8a00_0000, 0x200_0000),
+        firmware: false,
         ramdisk: Some(module(
             "/chosen/domain@1/module@8e000000",
             0x8e00_0000,
@@ -422,6 +423,43 @@ fn modules_are_checked() {
         large.contains("memory: 262144 KiB, less than kernel and ramdisk together"),
         "{large}"
     );
+}
+
+#[test]
+fn firmware_takes_the_place_of_a_kernel() {
+    let with = |extra: &[(&str, u32, u32)], size| {
+        let blob = configured(|fdt| {
+            domain(fdt, "domain@1", true, |fdt| {
+                cells(fdt, "cpus", &[1]);
+                cells(fdt, "memory", &[0, 0x800]);
+                module(fdt, "firmware", 0x8a00_0000, size);
+                for (kind, address, size) in extra {
+                    module(fdt, kind, *address, *size);
+                }
+            });
+        });
+        read(&blob)
+    };
+    // Larger than the domain's RAM, in which it doesn't lie.
+    let good = with(&[], 0x400_0000);
+    let domain = good.domains[0].as_ref().unwrap();
+    assert!(domain.firmware);
+    assert_eq!(domain.kernel.region, region(0x8a00_0000, 0x400_0000));
+    let mistakes = [
+        (with(&[], 0x400_0001), "expected at most 64 MiB of firmware"),
+        (
+            with(&[("ramdisk", 0x8f00_2000, 0x1000)], 0x1000),
+            "a ramdisk besides firmware",
+        ),
+        (
+            with(&[("kernel", 0x8f00_2000, 0x1000)], 0x1000),
+            "a second one besides /chosen/domain@1/module@8a000000",
+        ),
+    ];
+    for (configuration, expected) in mistakes {
+        let found = errors(&configuration);
+        assert!(found.len() == 1 && found[0].contains(expected), "{found:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,163 @@
+//! The two flash banks of a domain that starts with firmware: code at 0, variables behind it.
+//!
+//! In array mode a bank is mapped read-only, so firmware runs from it without an exit, and only stores trap; in any other mode the mapping
+//! is taken away, and reads trap, too. An erase of a sector is the longest thing done in one exit here: 256 KiB are filled.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+use super::FRAMES;
+use super::domain::{Domain, Stage2};
+use super::exit::{Answer, within};
+use crate::arch::memory;
+use coproc_core::address::HostPhysical;
+use coproc_core::register::{Operation, Width};
+use hypervisor::flash::{Cells, Flash, SECTOR, SIZE};
+use hypervisor::guest_tree::layout;
+use hypervisor::memory::frames::{FrameError, Piece};
+use platforms::translation::{Attributes, Stage2Access, Stage2Attributes};
+
+const BLOCK: u64 = 0x20_0000;
+/// Bytes of variables that there is memory for. UEFI uses 768 KiB, U-Boot 256.
+const VARIABLES: u64 = BLOCK;
+/// Erased flash.
+const ERASED: [u8; 4096] = [0xff; 4096];
+
+/// How a bank is mapped.
+pub fn attributes() -> Attributes {
+    Stage2Attributes {
+        access: Stage2Access::ReadOnly,
+        ..Stage2Attributes::RAM
+    }
+    .encode()
+}
+
+/// A bank with its memory.
+pub struct Bank {
+    base: u64,
+    chip: Flash,
+    memory: Piece,
+    mapped: bool,
+}
+
+impl Bank {
+    /// Bank `index` after reset, mapped.
+    pub const fn new(index: u64, memory: Piece) -> Self {
+        Self {
+            base: layout::FLASH_BASE.wrapping_add(index.wrapping_mul(SIZE)),
+            chip: Flash::new(index != 0),
+            memory,
+            mapped: true,
+        }
+    }
+
+    /// Where it begins.
+    pub const fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Its memory.
+    pub const fn memory(&self) -> Piece {
+        self.memory
+    }
+}
+
+/// Memory for both banks, code first, with `firmware` in it.
+///
+/// # Errors
+/// There is none, or the firmware is larger than a bank: it was given back.
+pub fn allocate(firmware: &[u8]) -> Result<[Piece; 2], FrameError> {
+    let size = (firmware.len() as u64).next_multiple_of(BLOCK);
+    let mut frames = FRAMES.lock();
+    let code = frames.allocate(size, BLOCK)?;
+    let variables = match frames.allocate(VARIABLES, BLOCK) {
+        Ok(piece) => piece,
+        Err(error) => {
+            frames.free(code)?;
+            return Err(error);
+        }
+    };
+    drop(frames);
+    for piece in [code, variables] {
+        erase(piece.start, piece.size);
+    }
+    memory::store(code.start, firmware);
+    // The domain starts with its caches off.
+    memory::clean(code.start, code.size);
+    Ok([code, variables])
+}
+
+fn erase(start: HostPhysical, size: u64) {
+    for offset in (0..size).step_by(ERASED.len()) {
+        memory::store(start.wrapping_add(offset), &ERASED);
+    }
+    // It may be looked at uncached.
+    memory::clean(start, size);
+}
+
+/// A bank's memory as its chip sees it.
+struct Memory(Piece);
+
+impl Cells for Memory {
+    fn len(&self) -> u64 {
+        self.0.size
+    }
+
+    fn load(&self, offset: u64) -> u32 {
+        let double = memory::read64(self.0.start.wrapping_add(offset & !7));
+        double.wrapping_shr(((offset & 4) as u32).wrapping_mul(8)) as u32
+    }
+
+    fn store(&mut self, offset: u64, value: u32) {
+        let at = self.0.start.wrapping_add(offset);
+        memory::store(at, &value.to_le_bytes());
+        memory::clean(at, 4);
+    }
+
+    fn erase(&mut self, offset: u64) {
+        self::erase(self.0.start.wrapping_add(offset), SECTOR);
+    }
+}
+
+/// An access to the banks' addresses; `None` if there are none.
+pub fn access(domain: &Domain, at: u64, width: Width, operation: Operation) -> Option<Answer> {
+    let offset = within(at, layout::FLASH_BASE, SIZE.saturating_mul(2))?;
+    let mut banks = domain.flash.as_ref()?.lock();
+    let bank = banks.get_mut((offset / SIZE) as usize)?;
+    let offset = offset % SIZE;
+    let mut cells = Memory(bank.memory);
+    let value = match operation {
+        Operation::Read => bank.chip.read(&cells, offset, width),
+        Operation::Write(value) => {
+            bank.chip.write(&mut cells, offset, width, value);
+            remap(domain, bank);
+            0
+        }
+    };
+    Some(Answer::Value(value))
+}
+
+/// Brings the mapping in agreement with the mode.
+fn remap(domain: &Domain, bank: &mut Bank) {
+    let wanted = bank.chip.array();
+    if bank.mapped == wanted {
+        return;
+    }
+    let mut stage2: spin::MutexGuard<'_, Stage2> = domain.stage2.lock();
+    let Piece { start, size, .. } = bank.memory;
+    let result = if wanted {
+        stage2.map(bank.base, start, size, attributes())
+    } else {
+        stage2.unmap(bank.base, size)
+    };
+    match result {
+        Ok(()) => bank.mapped = wanted,
+        // Out of memory for tables: reads trap, which is as right and slower; stale contents would be wrong, but unmapping
+        // whole blocks takes no memory.
+        Err(error) => log::warn!("{}: flash at {:#x}: {error}", domain.id, bank.base),
+    }
+}
