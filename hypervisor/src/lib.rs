@@ -18,6 +18,7 @@ pub mod image;
 pub mod injection;
 pub mod ivshmem;
 pub mod memory;
+pub mod physical_timer;
 pub mod psci;
 pub mod trace;
 pub mod trap;

@@ -33,7 +33,7 @@ fn ticks(nanoseconds: u64, frequency: u64) -> u64 {
 pub fn initialise() {
     FREQUENCY.store(CNTFRQ_EL0.get(), Ordering::Relaxed);
     write!("cnthp_ctl_el2", 0);
-    // EL1 uses the physical counter freely; its physical timer traps (not offered yet).
+    // EL1 uses the physical counter freely; its physical timer traps and is emulated.
     write!("cnthctl_el2", 0b01);
     isb(); // in force before a guest runs
 }

@@ -1,4 +1,4 @@
-//! The small devices of a domain that keep time: real-time clock and watchdog.
+//! The small devices of a domain: real-time clock, watchdog, firmware configuration; and its vCPUs' physical timers.
 //!
 //! What they decide is in the library. Here they get the clock, their interrupts reach the domain's interrupt controller, and
 //! what is due is kept as one alarm for each domain, which the CPU of its first vCPU has among what its timer is set to.
@@ -20,6 +20,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use hypervisor::config::DomainConfig;
 use hypervisor::fw_cfg::{FwCfg, GuestMemory};
 use hypervisor::guest_tree::layout;
+use hypervisor::physical_timer::{PhysicalTimer, Register};
 use hypervisor::vgic::Line;
 use hypervisor::vpl031::Vpl031;
 use hypervisor::watchdog::Watchdog;
@@ -192,21 +193,63 @@ pub const fn resample(intid: u32) -> bool {
     )
 }
 
-/// When this vCPU's CPU has to look at the domain's devices, in ns.
+/// Reads a register of the loaded vCPU's physical timer.
+pub fn read_timer(member: Member, register: Register) -> u64 {
+    member.vcpu.timer.lock().read(register, timer::counter())
+}
+
+/// Writes one.
+pub fn write_timer(member: Member, register: Register, value: u64) {
+    let mut state = member.vcpu.timer.lock();
+    state.write(register, value, timer::counter());
+    follow_timer(member, &state);
+}
+
+/// The vCPU goes off: its timer is as after reset.
+pub fn stop_timer(member: Member) {
+    let mut state = member.vcpu.timer.lock();
+    *state = PhysicalTimer::new();
+    follow_timer(member, &state);
+}
+
+/// Brings interrupt and alarm in agreement with the timer, on the vCPU's own CPU. Under the timer's lock.
+fn follow_timer(member: Member, state: &PhysicalTimer) {
+    let Member { domain, vcpu } = member;
+    let level = state.interrupt_level(timer::counter());
+    let line = Line::Ppi {
+        vcpu: vcpu.index,
+        intid: 16 + layout::TIMER_PHYSICAL_PPI,
+    };
+    domain.set_line(line, level);
+    let deadline = state
+        .deadline()
+        .filter(|_| !level)
+        .map_or(NEVER, |ticks| timer::instant(ticks).as_nanos());
+    if vcpu.alarm.swap(deadline, Ordering::SeqCst) != deadline {
+        schedule::rearm();
+    }
+}
+
+/// When this vCPU's CPU has to look at its timer or the domain's devices, in ns.
 pub fn next_deadline(member: Member) -> u64 {
+    let own = member.vcpu.alarm.load(Ordering::SeqCst);
     if member.vcpu.index == 0 {
-        member.domain.alarm.load(Ordering::SeqCst)
+        own.min(member.domain.alarm.load(Ordering::SeqCst))
     } else {
-        NEVER
+        own
     }
 }
 
 /// The timer of this vCPU's CPU expired.
 pub fn timer(member: Member, now: Instant) {
-    if next_deadline(member) > now.as_nanos() {
+    let Member { domain, vcpu } = member;
+    if vcpu.alarm.load(Ordering::SeqCst) <= now.as_nanos() {
+        follow_timer(member, &vcpu.timer.lock());
+    }
+    let first = vcpu.index == 0;
+    if !first || domain.alarm.load(Ordering::SeqCst) > now.as_nanos() {
         return;
     }
-    let domain = member.domain;
     domain.alarm.store(NEVER, Ordering::SeqCst);
     if domain.life() != Life::Running {
         return;

@@ -21,6 +21,7 @@ use coproc_core::id::DomainId;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use hypervisor::guest_tree::layout;
 use hypervisor::memory::frames::Piece;
+use hypervisor::physical_timer::PhysicalTimer;
 use hypervisor::psci::DomainPower;
 use hypervisor::vgic::{Kicks, Line, ListRegisters, Vgic};
 use hypervisor::vpci::{SLOTS, VirtualBus, intx_line};
@@ -54,6 +55,10 @@ pub struct Vcpu {
     pub context: context::Context,
     /// Its list registers, as last seen.
     pub lists: Mutex<ListRegisters>,
+    /// Its physical timer.
+    pub timer: Mutex<PhysicalTimer>,
+    /// In ns, when that fires: its CPU looks at it then.
+    pub alarm: AtomicU64,
     activity: AtomicU8,
     /// Something happened that it has to look at before it goes on (or goes to sleep).
     attention: AtomicBool,
@@ -73,6 +78,8 @@ impl Vcpu {
             registers: context::RegisterFile::new(),
             context,
             lists: Mutex::new(lists),
+            timer: Mutex::new(PhysicalTimer::new()),
+            alarm: AtomicU64::new(u64::MAX),
             activity: AtomicU8::new(Activity::Off as u8),
             attention: AtomicBool::new(false),
         }

@@ -12,12 +12,13 @@
     clippy::arithmetic_side_effects
 )]
 
-use super::console;
 use super::domain::Domain;
 use super::schedule::{self, Member};
+use super::{console, devices};
 use crate::arch::context::{self, Quick, Registers};
 use coproc_core::register::Width;
 use hypervisor::guest_tree::layout;
+use hypervisor::physical_timer;
 use hypervisor::trap::identification;
 use hypervisor::trap::syndrome::{self, encoding};
 use hypervisor::vgic::Kicks;
@@ -218,6 +219,9 @@ fn other_register(member: Member, registers: &mut Registers, esr: u64) -> bool {
     const MDSCR: u32 = encoding(2, 0, 0, 2, 2);
     const OSLSR: u32 = encoding(2, 0, 1, 1, 4);
     const OS_LOCK_IMPLEMENTED: u64 = 1 << 3;
+    const CNTP_TVAL: u32 = encoding(3, 3, 14, 2, 0);
+    const CNTP_CTL: u32 = encoding(3, 3, 14, 2, 1);
+    const CNTP_CVAL: u32 = encoding(3, 3, 14, 2, 2);
     const DC_ISW: u32 = encoding(1, 0, 7, 6, 2);
     const DC_CSW: u32 = encoding(1, 0, 7, 10, 2);
     const DC_CISW: u32 = encoding(1, 0, 7, 14, 2);
@@ -241,6 +245,18 @@ fn other_register(member: Member, registers: &mut Registers, esr: u64) -> bool {
                 .deactivate(vcpu.index, value as u32 & 0xff_ffff);
             domain.kick(kicks);
             vcpu.demand_attention();
+        }
+        (CNTP_TVAL | CNTP_CTL | CNTP_CVAL, read) => {
+            let register = match name {
+                CNTP_TVAL => physical_timer::Register::Value,
+                CNTP_CTL => physical_timer::Register::Control,
+                _ => physical_timer::Register::Compare,
+            };
+            if read {
+                registers.set(access.register, devices::read_timer(member, register));
+            } else {
+                devices::write_timer(member, register, value);
+            }
         }
         // Implementation-defined controls are the machine's, not the domain's.
         (ACTLR, true) => registers.set(access.register, 0),

@@ -11,7 +11,7 @@
 //! 2. `Instance::core`: one coprocessor's framework and its device
 //! 3. `Domain::power`
 //! 4. `Domain::pci`: one domain's PCI functions
-//! 5. `Domain::uart`, `Domain::devices`
+//! 5. `Domain::uart`, `Domain::devices`, `Domain::flash`, `Vcpu::timer`
 //! 6. `Domain::stage2`: one domain's tables
 //! 7. `Domain::vgic`
 //! 8. `Vcpu::lists`: one vCPU's list registers

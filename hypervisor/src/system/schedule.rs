@@ -224,6 +224,7 @@ pub fn abandon(member: Member) {
         domain.kick(kicks.without(vcpu.index));
     }
     Context::abandon();
+    devices::stop_timer(member);
     for intid in physical {
         gic::deactivate(intid);
     }

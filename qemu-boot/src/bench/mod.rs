@@ -50,7 +50,7 @@ pub type Costs = BTreeMap<String, Cost>;
 /// # Errors
 /// If something can't be built, a boot fails, the guest finds something wrong, or a known row is missing.
 pub fn measure(artifacts: &Artifacts, name: &str) -> Result<Costs> {
-    let guest = build_guest(artifacts.workspace())?;
+    let guest = guest(artifacts.workspace())?;
     let mut costs = Costs::new();
     for scenario in [alone(name, &guest), shared(name, &guest)] {
         let run = boot(artifacts, &scenario)?;
@@ -108,7 +108,11 @@ pub fn json(costs: &Costs) -> Result<String> {
     Ok(serde_json::to_string_pretty(costs)?)
 }
 
-fn build_guest(workspace: &Workspace) -> Result<PathBuf> {
+/// Builds the bare-metal guest; gives its image.
+///
+/// # Errors
+/// If it can't be built.
+pub fn guest(workspace: &Workspace) -> Result<PathBuf> {
     let _lock = workspace.lock()?;
     let tools = setup::ensure(workspace)?;
     let mut cargo = tools.toolchain.cargo(workspace, "build", BARE);

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use baton_tests::{LIMIT, Machine, PATIENCE, number, text};
 use qemu_boot::report::Record;
-use qemu_boot::{Artifacts, DomainSpec, Scenario, SharedMemorySpec};
+use qemu_boot::setup::firmware::Firmware;
+use qemu_boot::{Artifacts, DomainSpec, Scenario, SharedMemorySpec, bench};
 
 /// Domains whose init is the program `devices`, with these options.
 fn domains(name: &str, options: &[&str]) -> Result<Scenario> {
@@ -20,6 +21,51 @@ fn domains(name: &str, options: &[&str]) -> Result<Scenario> {
         scenario.domains.push(domain);
     }
     Ok(scenario)
+}
+
+/// Debian's U-Boot and UEFI, built for QEMU's board, start at address 0 as they do there, find their device tree and their flash,
+/// and come to their prompts. UEFI keeps a variable, so it has written its flash.
+#[test]
+fn firmware_for_qemu_comes_to_its_prompt() -> Result<()> {
+    let firmware = Firmware::ensure(Artifacts::get()?.workspace())?;
+    let mut scenario = Scenario::new("firmware");
+    scenario.domains = vec![
+        DomainSpec::firmware(0, firmware.u_boot),
+        DomainSpec::firmware(1, firmware.uefi),
+    ];
+    let machine = Machine::boot(&scenario, LIMIT)?;
+    machine.wait_domain("d1", "U-Boot's flash", PATIENCE, |line| {
+        line.contains("Flash: 128 MiB").then_some(())
+    })?;
+    machine.wait_domain("d1", "U-Boot's prompt", PATIENCE, |line| {
+        line.starts_with("=>").then_some(())
+    })?;
+    machine.wait_domain("d2", "UEFI's prompt", PATIENCE, |line| {
+        line.contains("Shell>").then_some(())
+    })?;
+    machine.finish()
+}
+
+/// A bare-metal guest sets its physical timer ahead and to the past: it interrupts, ends a WFI, and reads as the architecture says.
+#[test]
+fn the_physical_timer_fires_for_its_vcpu() -> Result<()> {
+    let guest = bench::guest(Artifacts::get()?.workspace())?;
+    let mut scenario = Scenario::new("physical-timer");
+    // Two of them on one CPU: each one's timer goes on while the other one runs.
+    for _ in 0..2 {
+        let mut domain = DomainSpec::linux(0, "bench=timer");
+        domain.kernel = Some(guest.clone());
+        scenario.domains.push(domain);
+    }
+    let machine = Machine::boot(&scenario, LIMIT)?;
+    for name in ["d1", "d2"] {
+        let last = machine.wait_domain(name, "its last line", PATIENCE, |line| {
+            let last = line == "bench: done" || line.contains("error");
+            last.then(|| line.to_owned())
+        })?;
+        assert_eq!(last, "bench: done", "{name}");
+    }
+    machine.finish()
 }
 
 /// Two domains that share memory each see it as a function that `uio_pci_generic` drives: it is zero at first, what the one

@@ -1,6 +1,6 @@
 //! Delivery of interrupts: from the instruction that causes one to the first of the handler.
 
-use crate::machine::{self, TIMER, shift_phase, ticks};
+use crate::machine::{self, PHYSICAL_TIMER, TIMER, shift_phase, ticks};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const SPURIOUS: u32 = 1020;
@@ -35,6 +35,8 @@ extern "C" fn bench_interrupt(arrival: u64) {
     }
     if intid == TIMER {
         machine::stop_timer();
+    } else if intid == PHYSICAL_TIMER {
+        machine::mask_physical_timer();
     } else if intid == DEVICE.load(Ordering::Relaxed) {
         crate::device::acknowledge(DEVICE_REGISTERS.load(Ordering::Relaxed));
     } else if intid >= 16 {
@@ -100,5 +102,40 @@ pub fn sleep(ticks_long: u64) {
     machine::start_timer(ticks().wrapping_add(ticks_long));
     while ARRIVED.load(Ordering::Relaxed) == 0 {
         machine::wait();
+    }
+}
+
+/// Checks the physical timer: registers, an interrupt that ends a WFI no earlier than it should, and one that is due at once.
+pub fn check_physical_timer() -> Result<(), &'static str> {
+    const AHEAD: i32 = 100_000;
+    for ahead in [AHEAD, 0, -AHEAD] {
+        TAKEN.store(0, Ordering::Relaxed);
+        let before = machine::physical_ticks();
+        machine::start_physical_timer(ahead);
+        while TAKEN.load(Ordering::Relaxed) == 0 {
+            machine::wait();
+        }
+        let after = machine::physical_ticks();
+        let (control, compare, value) = machine::physical_timer();
+        let set = before.wrapping_add_signed(i64::from(ahead));
+        if control != 0b111 {
+            return Err("CNTP_CTL_EL0 isn't enabled, masked and met");
+        }
+        if compare < set || compare > after {
+            return Err(
+                "CNTP_CVAL_EL0 isn't what was set by CNTP_TVAL_EL0, or the interrupt came early",
+            );
+        }
+        if value >> 32 != 0 || value as u32 as i32 >= 0 {
+            return Err(
+                "CNTP_TVAL_EL0 of a timer that fired isn't negative, or is wider than 32 bits",
+            );
+        }
+    }
+    // Masked and met, it stays silent.
+    sleep(u64::from(AHEAD.unsigned_abs()));
+    match TAKEN.load(Ordering::Relaxed) {
+        2 => Ok(()),
+        _ => Err("a masked timer interrupts, or the virtual one doesn't"),
     }
 }

@@ -16,6 +16,8 @@ pub const ECAM: u64 = 0x40_1000_0000;
 pub const PCI_MEMORY: u64 = 0x1000_0000;
 /// INTID of INTA of PCI slot 0.
 pub const PCI_INTX: u32 = 35;
+/// INTID of the physical timer.
+pub const PHYSICAL_TIMER: u32 = 30;
 /// INTID of the virtual timer.
 pub const TIMER: u32 = 27;
 
@@ -134,6 +136,48 @@ pub fn start_timer(at: u64) {
 pub fn stop_timer() {
     // SAFETY: as above.
     unsafe { asm!("msr cntv_ctl_el0, xzr", "isb", options(nostack)) };
+}
+
+/// The physical counter.
+pub fn physical_ticks() -> u64 {
+    let value;
+    // SAFETY: reads a counter, not ahead of what precedes.
+    unsafe { asm!("isb", "mrs {}, cntpct_el0", out(reg) value, options(nostack)) };
+    value
+}
+
+/// Makes the physical timer fire so many ticks from now; negative: at once.
+pub fn start_physical_timer(ahead: i32) {
+    // SAFETY: the timer is this program's.
+    unsafe {
+        asm!(
+            "msr cntp_tval_el0, {ahead:x}",
+            "msr cntp_ctl_el0, {on}",
+            "isb",
+            ahead = in(reg) ahead,
+            on = in(reg) 1u64,
+            options(nostack)
+        );
+    }
+}
+
+/// Masks the physical timer's interrupt; the timer goes on.
+pub fn mask_physical_timer() {
+    // SAFETY: as above.
+    unsafe { asm!("msr cntp_ctl_el0, {}", "isb", in(reg) 3u64, options(nostack)) };
+}
+
+/// The physical timer's registers: control, compare value, timer value.
+pub fn physical_timer() -> (u64, u64, u64) {
+    let (control, compare, value);
+    // SAFETY: reads registers without side effect, in this order.
+    unsafe {
+        asm!(
+            "mrs {}, cntp_ctl_el0", "mrs {}, cntp_cval_el0", "mrs {}, cntp_tval_el0",
+            out(reg) control, out(reg) compare, out(reg) value, options(nostack)
+        );
+    }
+    (control, compare, value)
 }
 
 /// Waits for an interrupt.

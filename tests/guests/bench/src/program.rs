@@ -1,7 +1,7 @@
 //! The program: which rows, in which order; what it says.
 //!
 //! The kernel's command line says which part this domain plays: `bench=all` measures everything that one domain can alone,
-//! `bench=emulated` reads the registers of a coprocessor that the domain with `bench=hold` has.
+//! `bench=timer` measures nothing and checks the physical timer; `bench=emulated` reads the registers of a coprocessor that the domain with `bench=hold` has.
 
 use core::fmt::Write as _;
 use core::panic::PanicInfo;
@@ -128,7 +128,11 @@ extern "C" fn bench_main(tree: u64) -> ! {
         Some(b"all") => all(&mut rows),
         Some(b"emulated") => emulated(&mut rows),
         Some(b"hold") => hold(),
-        _ => Err("the command line has no bench=all, bench=emulated or bench=hold"),
+        Some(b"timer") => {
+            machine::enable_interrupt(machine::PHYSICAL_TIMER);
+            interrupts::check_physical_timer()
+        }
+        _ => Err("the command line has no bench=all, bench=emulated, bench=hold or bench=timer"),
     };
     let _ = match result.and_then(|()| rows.show()) {
         Ok(()) => writeln!(Console, "bench: done"),
