@@ -35,7 +35,7 @@ fn firmware_for_qemu_comes_to_its_prompt() -> Result<()> {
     ];
     let machine = Machine::boot(&scenario, LIMIT)?;
     machine.wait_domain("d1", "U-Boot's flash", PATIENCE, |line| {
-        line.contains("Flash: 128 MiB").then_some(())
+        line.starts_with("Flash: 64 MiB").then_some(())
     })?;
     machine.wait_domain("d1", "U-Boot's prompt", PATIENCE, |line| {
         line.starts_with("=>").then_some(())
