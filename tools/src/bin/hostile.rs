@@ -26,7 +26,8 @@ const POKES: usize = 48;
 /// Start and end of a range of physical addresses.
 type Range = (u64, u64);
 
-/// Where a domain has nothing: below, between and above its devices and RAM, up to and beyond the end of stage 2.
+/// Where a domain has nothing, but for a few pages of small devices: below, between and above its devices and RAM, up to and beyond the
+/// end of stage 2.
 const HOLES: [Range; 12] = [
     (0, 0x0800_0000),
     (0x0801_0000, 0x080a_0000),
