@@ -127,6 +127,22 @@ impl Artifacts {
         self.save_initramfs("firmware", archive)
     }
 
+    /// The same with another Baton: built with these arguments for cargo, as `hypervisor-NAME`.
+    ///
+    /// # Errors
+    /// If it can't be built.
+    pub fn variant(&self, name: &str, arguments: &[&str]) -> Result<Self> {
+        let _lock = self.workspace.lock()?;
+        let tools = setup::ensure(&self.workspace)?;
+        let name = format!("hypervisor-{name}");
+        let (elf, raw) = hypervisor(&self.workspace, &tools, &name, arguments)?;
+        Ok(Self {
+            hypervisor_elf: elf,
+            hypervisor: raw,
+            ..self.clone()
+        })
+    }
+
     /// Writes an initial RAM file system to a file that scenarios can name.
     ///
     /// # Errors
@@ -138,9 +154,15 @@ impl Artifacts {
     }
 }
 
-fn build(workspace: &Workspace, tools: Tools) -> Result<Artifacts> {
+/// Builds Baton, with these arguments for cargo besides; gives the program and the image.
+fn hypervisor(
+    workspace: &Workspace,
+    tools: &Tools,
+    name: &str,
+    arguments: &[&str],
+) -> Result<(PathBuf, PathBuf)> {
     let mut cargo = tools.toolchain.cargo(workspace, "build", BARE);
-    let dir = workspace.target("hypervisor");
+    let dir = workspace.target(name);
     cargo
         .args([
             "--package",
@@ -150,13 +172,19 @@ fn build(workspace: &Workspace, tools: Tools) -> Result<Artifacts> {
             "--release",
             "--target-dir",
         ])
-        .arg(&dir);
-    command::run(&mut cargo).context("building the hypervisor")?;
+        .arg(&dir)
+        .args(arguments);
+    command::run(&mut cargo).with_context(|| format!("building {name}"))?;
     let elf = dir.join(BARE).join("release/baton");
-    let raw = workspace.images()?.join("baton.img");
     let bytes = std::fs::read(&elf).with_context(|| format!("reading {}", elf.display()))?;
     let flat = image::flatten(&bytes).with_context(|| elf.display().to_string())?;
+    let raw = workspace.images()?.join(format!("{name}.img"));
     write_if_changed(&raw, &flat)?;
+    Ok((elf, raw))
+}
+
+fn build(workspace: &Workspace, tools: Tools) -> Result<Artifacts> {
+    let (elf, raw) = hypervisor(workspace, &tools, "hypervisor", &[])?;
     let firmware = firmwares(workspace, &tools.toolchain)?;
     let mut artifacts = build_guests(workspace, tools)?;
     artifacts.firmware = firmware;

@@ -64,7 +64,14 @@ impl Machine {
     /// # Errors
     /// If something can't be built, or Baton doesn't start.
     pub fn boot(scenario: &Scenario, limit: Duration) -> Result<Self> {
-        let artifacts = Artifacts::get()?;
+        Self::boot_with(Artifacts::get()?, scenario, limit)
+    }
+
+    /// The same with another Baton than the one that ships.
+    ///
+    /// # Errors
+    /// If Baton doesn't start.
+    pub fn boot_with(artifacts: &Artifacts, scenario: &Scenario, limit: Duration) -> Result<Self> {
         let turn = turn(&artifacts.workspace().target("boots.lock"))?;
         let qemu = Qemu::baton(artifacts, scenario, limit)?;
         let machine = Self {

@@ -13,6 +13,7 @@ mod many;
 mod recording;
 mod registers;
 mod sharing;
+mod variants;
 mod vcpus;
 
 use qemu_boot::scenario::CoprocSpec;

@@ -1,0 +1,144 @@
+//! Other builds of Baton than the one that ships: one that fails on demand, and one without the framework.
+
+use anyhow::{Context as _, Result};
+use baton_tests::{LIMIT, Machine, PATIENCE, number, poll, text};
+use qemu_boot::Artifacts;
+use qemu_boot::report::Record;
+use qemu_boot::scenario::CoprocSpec;
+
+use crate::sharing;
+
+/// What must be as before when nothing is left behind.
+#[derive(Debug, PartialEq, Eq)]
+struct Holdings {
+    free_bytes: u64,
+    spaces: u64,
+    firmware_vmids: u64,
+    vcoprocs: Vec<(String, String)>,
+    states: Vec<String>,
+}
+
+/// Bytes of heap that lists may have grown by.
+const GROWTH: u64 = 2048;
+
+/// Baton's holdings and its heap, when nothing waits to be given back any more.
+fn holdings(machine: &Machine) -> Result<(Holdings, u64)> {
+    let memory = poll("everything given back", PATIENCE, || {
+        let answer = machine.ask("memory")?;
+        let line = answer.iter().find(|line| line.starts_with("memory "));
+        let memory = Record::parse(line.context("no memory line")?);
+        Ok((number(&memory, "pending") == 0).then_some(memory))
+    })?;
+    let report = machine.query()?;
+    let vcoprocs = report.vcoprocs.iter();
+    let holdings = Holdings {
+        free_bytes: number(&memory, "free_bytes"),
+        spaces: number(&memory, "spaces"),
+        firmware_vmids: number(&memory, "firmware_vmids"),
+        vcoprocs: vcoprocs
+            .map(|v| (text(v, "coproc"), text(v, "domain")))
+            .collect(),
+        states: report.coprocs.iter().map(|c| text(c, "state")).collect(),
+    };
+    Ok((holdings, number(&memory, "heap_bytes")))
+}
+
+/// Lets the first, second, … call of a kind fail in `command`, until none is left that could; returns how many there were. After each
+/// failure everything is as it was before; after the success `undo` makes it so.
+fn each_fails(machine: &Machine, kind: &str, command: &str, undo: &str) -> Result<u64> {
+    let (before, heap) = holdings(machine)?;
+    for nth in 1..100 {
+        machine.ask(&format!("inject {kind} {nth}"))?;
+        let failed = machine.refusal(command);
+        machine.ask(&format!("inject {kind} 0"))?;
+        let over = failed.is_err();
+        if over {
+            machine.ask(undo)?;
+        }
+        let (after, used) = holdings(machine)?;
+        assert_eq!(after, before, "{kind} {nth} of '{command}'");
+        assert!(
+            used <= heap + GROWTH,
+            "{kind} {nth} of '{command}': the heap grew from {heap} to {used}"
+        );
+        if over {
+            return Ok(nth - 1);
+        }
+    }
+    anyhow::bail!("'{command}' never succeeds")
+}
+
+/// Each allocation and each call of a driver fails in turn, in everything that management can do with a coprocessor, and
+/// nothing is left behind: no memory, no address space, no VMID, no vcoproc.
+#[test]
+fn whatever_fails_leaves_nothing_behind() -> Result<()> {
+    let artifacts = Artifacts::get()?.variant("faults", &["--features", "fault-injection"])?;
+    let mut scenario = sharing("faults", &["mode=idle wait=1", "mode=idle wait=1"]);
+    scenario.cpus = 3;
+    scenario.edu_devices = 2;
+    scenario.coprocs.push(CoprocSpec::fw_core(2));
+    scenario.coprocs.push(CoprocSpec::edu(2));
+    let machine = Machine::boot_with(&artifacts, &scenario, LIMIT)?;
+    // d1 keeps its share of the edu, which must not notice; whatever lists grow by, they have grown by after a first round.
+    for (attach, detach) in [
+        ("coproc attach 0 d2", "coproc detach 0 d2"),
+        ("coproc attach 1 d2", "coproc detach 1 d2"),
+    ] {
+        if attach.contains("attach 0") {
+            machine.ask(detach)?;
+        }
+        machine.ask(attach)?;
+        machine.ask(detach)?;
+        let allocations = each_fails(&machine, "allocation", attach, detach)?;
+        let calls = each_fails(&machine, "driver", attach, detach)?;
+        assert!(allocations >= 3, "{attach}: {allocations} allocations");
+        assert_eq!(calls, 1, "{attach}: a context is made");
+    }
+    machine.ask("coproc unshare 2")?;
+    poll("state=unshared", PATIENCE, || {
+        let (holdings, _) = holdings(&machine)?;
+        Ok((holdings.states[2] == "unshared").then_some(()))
+    })?;
+    let calls = each_fails(&machine, "driver", "coproc share 2", "coproc unshare 2")?;
+    assert_eq!(calls, 1, "the device is probed");
+    machine.finish()
+}
+
+/// Baton without the framework: neither framework nor algorithms nor IOMMU are in the image, domains run, and whoever describes a
+/// coprocessor is told which feature is missing.
+#[test]
+fn without_the_framework_domains_run_and_coprocs_name_the_feature() -> Result<()> {
+    let shipped = Artifacts::get()?;
+    let arguments = ["--no-default-features", "--features", "qemu-virt"];
+    let artifacts = shipped.variant("alone", &arguments)?;
+    let has = |artifacts: &Artifacts, symbol: &str| -> Result<bool> {
+        let elf = std::fs::read(&artifacts.hypervisor_elf)?;
+        Ok(elf
+            .windows(symbol.len())
+            .any(|part| part == symbol.as_bytes()))
+    };
+    for symbol in ["sched_algos", "smmuv3", "fw_core", "TableDriver"] {
+        assert!(has(shipped, symbol)?, "{symbol}: not how symbols look");
+        assert!(!has(&artifacts, symbol)?, "{symbol} is in the image");
+    }
+
+    let mut scenario = sharing("no-framework", &["mode=idle", "mode=idle"]);
+    scenario.domains[0].coprocs.clear();
+    let machine = Machine::boot_with(&artifacts, &scenario, LIMIT)?;
+    let errors = machine.errors();
+    let named = |line: &&String| {
+        line.starts_with("/chosen/coprocs/coproc@0: driver: ") && line.contains("\"sharing\"")
+    };
+    assert!(errors.iter().any(|line| named(&line)), "{errors:#?}");
+    assert_eq!(machine.domains()?, [("d1".into(), "running".into())]);
+    machine.wait_domain("d1", "its program", PATIENCE, |text| {
+        text.contains("workload: ready").then_some(())
+    })?;
+    assert!(
+        machine
+            .ask("coproc list")?
+            .iter()
+            .all(|line| !line.starts_with("coproc "))
+    );
+    machine.finish()
+}
