@@ -5,8 +5,9 @@
 //! together. The hypervisor is the build that ships; the guest (`tests/guests/bench`) is a domain's kernel. Cache misses and TLB
 //! walks aren't seen by this; the numbers say how much is done, not how fast the memory is.
 //!
-//! Two boots: one domain alone with the shared device, for all rows but one; and two domains on one CPU, where one reads the
-//! registers of the device that the other one has.
+//! Five boots: one domain alone with the shared device, for most rows; two domains on one CPU, where one reads the
+//! registers of the device that the other one has; a domain whose two vCPUs wake each other, on two CPUs and on one; and one that only boots, with
+//! more to copy.
 
 mod rows;
 
@@ -32,6 +33,9 @@ use crate::workspace::{Workspace, write_if_changed};
 const GUEST: &str = "bench-guest";
 /// Longest time for one boot.
 const LIMIT: Duration = Duration::from_secs(180);
+/// The guest's ramdisks, which it doesn't read: next to nothing, and one whose copying shows.
+const NONE: &str = "ramdisk";
+const PADDING: u64 = 1 << 20;
 /// No slice ends within a run.
 const SLICE_US: u32 = 1_000_000_000;
 
@@ -52,7 +56,13 @@ pub type Costs = BTreeMap<String, Cost>;
 pub fn measure(artifacts: &Artifacts, name: &str) -> Result<Costs> {
     let guest = guest(artifacts.workspace())?;
     let mut costs = Costs::new();
-    for scenario in [alone(name, &guest), shared(name, &guest)] {
+    let scenarios = [
+        alone(name, &guest, NONE),
+        shared(name, &guest),
+        pair(name, &guest, "other", &[0, 1]),
+        pair(name, &guest, "pingpong", &[0, 0]),
+    ];
+    for scenario in scenarios {
         let run = boot(artifacts, &scenario)?;
         costs.extend(
             run.costs()?
@@ -60,11 +70,20 @@ pub fn measure(artifacts: &Artifacts, name: &str) -> Result<Costs> {
                 .map(|(row, baton)| (row, Cost { baton })),
         );
     }
-    let size = std::fs::metadata(&artifacts.hypervisor)
-        .with_context(|| artifacts.hypervisor.display().to_string())?
-        .len();
-    #[expect(clippy::cast_precision_loss, reason = "an image is below 2^53 bytes")]
-    costs.insert("image_bytes".to_owned(), Cost { baton: size as f64 });
+    without_copying(artifacts, name, &guest, &mut costs)?;
+    let image = std::fs::read(&artifacts.hypervisor)
+        .with_context(|| artifacts.hypervisor.display().to_string())?;
+    // The header of an arm64 Image says how much memory it takes when it runs.
+    let ram = image
+        .get(16..24)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u64::from_le_bytes)
+        .context("the image has no header")?;
+    for (row, bytes) in [("image_bytes", image.len() as u64), ("ram_bytes", ram)] {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53 bytes")]
+        let baton = bytes as f64;
+        costs.insert(row.to_owned(), Cost { baton });
+    }
     let missing: Vec<&str> = KNOWN
         .iter()
         .map(|known| known.name)
@@ -108,6 +127,33 @@ pub fn json(costs: &Costs) -> Result<String> {
     Ok(serde_json::to_string_pretty(costs)?)
 }
 
+/// Takes the copying of the guest's files out of the row `boot`: what a byte costs is told by a second boot with a larger one.
+fn without_copying(
+    artifacts: &Artifacts,
+    name: &str,
+    guest: &Path,
+    costs: &mut Costs,
+) -> Result<()> {
+    let padded = guest.with_extension("padded");
+    write_if_changed(&padded, &vec![0; PADDING as usize])?;
+    let scenario = alone(&format!("{name}-padded"), guest, "padded");
+    let second: BTreeMap<_, _> = boot(artifacts, &scenario)?.costs()?.into_iter().collect();
+    let size = |path: &Path| -> Result<u64> {
+        Ok(std::fs::metadata(path)
+            .with_context(|| path.display().to_string())?
+            .len())
+    };
+    let copied = size(guest)? + size(&guest.with_extension(NONE))?;
+    let more = PADDING - size(&guest.with_extension(NONE))?;
+    let slow = *second.get("boot").context("no boot in the second run")?;
+    if let Some(boot) = costs.get_mut("boot") {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53 bytes")]
+        let copying = (slow - boot.baton) / more as f64 * copied as f64;
+        boot.baton = (boot.baton - copying).round();
+    }
+    Ok(())
+}
+
 /// Builds the bare-metal guest; gives its image.
 ///
 /// # Errors
@@ -134,7 +180,7 @@ pub fn guest(workspace: &Workspace) -> Result<PathBuf> {
     let flat = image::flatten(&bytes).with_context(|| elf.display().to_string())?;
     let raw = workspace.images()?.join(format!("{GUEST}.img"));
     write_if_changed(&raw, &flat)?;
-    write_if_changed(&raw.with_extension("ramdisk"), b"none")?;
+    write_if_changed(&raw.with_extension(NONE), b"none")?;
     Ok(raw)
 }
 
@@ -143,7 +189,7 @@ fn domain(guest: &Path, part: &str) -> DomainSpec {
         memory_kib: 64 << 10,
         kernel: Some(guest.to_path_buf()),
         // It wants none; a small one is copied fast.
-        ramdisk: Some(guest.with_extension("ramdisk")),
+        ramdisk: Some(guest.with_extension(NONE)),
         ..DomainSpec::linux(0, &format!("bench={part}"))
     }
     .with_coproc(0)
@@ -164,8 +210,24 @@ fn machine(name: String, domains: Vec<DomainSpec>) -> Scenario {
     scenario
 }
 
-fn alone(name: &str, guest: &Path) -> Scenario {
-    machine(format!("{name}-alone"), vec![domain(guest, "all")])
+fn alone(name: &str, guest: &Path, ramdisk: &str) -> Scenario {
+    let domain = DomainSpec {
+        ramdisk: Some(guest.with_extension(ramdisk)),
+        ..domain(guest, if ramdisk == NONE { "all" } else { "boot" })
+    };
+    machine(format!("{name}-alone"), vec![domain])
+}
+
+/// A domain with a vCPU on each of these CPUs.
+fn pair(name: &str, guest: &Path, part: &str, affinity: &[u32; 2]) -> Scenario {
+    let domain = DomainSpec {
+        vcpus: 2,
+        affinity: affinity.to_vec(),
+        ..domain(guest, part)
+    };
+    let mut scenario = machine(format!("{name}-{part}"), vec![domain]);
+    scenario.cpus = 1 + affinity.iter().copied().max().unwrap_or(0);
+    scenario
 }
 
 fn shared(name: &str, guest: &Path) -> Scenario {

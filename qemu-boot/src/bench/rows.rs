@@ -101,11 +101,35 @@ pub const KNOWN: &[Known] = &[
         "timer_irq_round_trip",
         "the same with end of interrupt and the way back",
     ),
+    row(
+        "sgi_other_cpu",
+        "SGI to the other vCPU, on another CPU: both wait in WFI; one way",
+    ),
+    row(
+        "switch_pingpong",
+        "the same on one CPU: a switch between vCPUs",
+    ),
+    row(
+        "spi_irq",
+        "a device's SPI until the domain's handler begins: coproc_irq_delivery",
+    ),
+    row("eoi", "end of an SGI: ICC_EOIR1_EL1 written"),
     row("loop", "the empty loop, for reference: 2 instructions"),
+    row(
+        "boot",
+        "reset of the machine to the domain's first instruction, without copying its image",
+    ),
     Known {
         unit: Unit::Bytes,
         limit: Some(256 << 10),
         ..row("image_bytes", "Baton's image: code, constants, data")
+    },
+    Known {
+        unit: Unit::Bytes,
+        ..row(
+            "ram_bytes",
+            "memory that Baton takes: image, stacks, heap, its own tables",
+        )
     },
 ];
 

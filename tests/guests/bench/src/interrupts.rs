@@ -9,6 +9,8 @@ const SPURIOUS: u32 = 1020;
 static ARRIVED: AtomicU64 = AtomicU64::new(0);
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 static UNKNOWN: AtomicU64 = AtomicU64::new(0);
+/// Ticks that the ends of interrupts took.
+static ENDS: AtomicU64 = AtomicU64::new(0);
 static DEVICE: AtomicU32 = AtomicU32::new(0);
 static DEVICE_REGISTERS: AtomicU64 = AtomicU64::new(0);
 
@@ -19,6 +21,8 @@ pub struct Delivery {
     pub delivery: u64,
     /// The whole loops, acknowledgement and end of interrupt included, in ticks.
     pub round_trip: u64,
+    /// The ends of interrupts alone (ICC_EOIR1_EL1), in ticks.
+    pub ends: u64,
     /// Interrupts taken.
     pub taken: u64,
     /// Interrupts taken that nobody had asked for.
@@ -42,7 +46,9 @@ extern "C" fn bench_interrupt(arrival: u64) {
     } else if intid >= 16 {
         UNKNOWN.fetch_add(1, Ordering::Relaxed);
     }
+    let before = ticks();
     machine::end(intid);
+    ENDS.fetch_add(ticks().wrapping_sub(before), Ordering::Relaxed);
     TAKEN.fetch_add(1, Ordering::Relaxed);
     ARRIVED.store(arrival, Ordering::Relaxed);
 }
@@ -58,6 +64,7 @@ pub fn measure(repetitions: u64, mut cause: impl FnMut()) -> Delivery {
     let mut once = |n| {
         TAKEN.store(0, Ordering::Relaxed);
         UNKNOWN.store(0, Ordering::Relaxed);
+        ENDS.store(0, Ordering::Relaxed);
         let mut delivery = 0u64;
         let start = ticks();
         for round in 0..n {
@@ -76,6 +83,7 @@ pub fn measure(repetitions: u64, mut cause: impl FnMut()) -> Delivery {
         Delivery {
             delivery,
             round_trip: ticks().wrapping_sub(start),
+            ends: ENDS.load(Ordering::Relaxed),
             taken: TAKEN.load(Ordering::Relaxed),
             unknown: UNKNOWN.load(Ordering::Relaxed),
         }

@@ -5,9 +5,11 @@ use core::fmt;
 
 /// GICv3 distributor.
 pub const GICD: u64 = 0x0800_0000;
-/// SGI_base frame of the only vCPU's redistributor.
-const GICR_SGI: u64 = 0x080b_0000;
-const GICR_WAKER: u64 = 0x080a_0014;
+/// First redistributor; SGI_base follows RD_base.
+const GICR: u64 = 0x080a_0000;
+const GICR_SIZE: u64 = 0x2_0000;
+const GICR_SGI: u64 = 0x1_0000;
+const GICR_WAKER: u64 = 0x14;
 /// PL011.
 pub const UART: u64 = 0x0900_0000;
 /// PCIe configuration space.
@@ -54,10 +56,23 @@ pub fn write(address: u64, value: u32) {
     unsafe { asm!("str {0:w}, [{1}]", in(reg) value, in(reg) address, options(nostack)) };
 }
 
+/// This vCPU's number.
+pub fn number() -> u64 {
+    let value: u64;
+    // SAFETY: reads a register without side effect.
+    unsafe { asm!("mrs {}, mpidr_el1", out(reg) value, options(nomem, nostack)) };
+    value & 0xff
+}
+
+/// This vCPU's redistributor.
+fn redistributor() -> u64 {
+    GICR + number() * GICR_SIZE
+}
+
 /// Prepares the interrupt controller for group 1 interrupts of any priority, and lets the CPU take them.
 pub fn start_interrupts() {
     write(GICD, 0x12); // ARE_NS, EnableGrp1A as seen without security extensions: bits 4 and 1
-    write(GICR_WAKER, 0);
+    write(redistributor() + GICR_WAKER, 0);
     // SAFETY: switches the CPU interface on; the vectors are in place.
     unsafe {
         asm!(
@@ -79,7 +94,11 @@ pub fn start_interrupts() {
 /// Enables an interrupt: level-sensitive, group 1, middle priority, for this CPU.
 pub fn enable_interrupt(intid: u32) {
     let private = intid < 32;
-    let base = if private { GICR_SGI } else { GICD };
+    let base = if private {
+        redistributor() + GICR_SGI
+    } else {
+        GICD
+    };
     let (word, bit) = (u64::from(intid / 32) * 4, 1 << (intid % 32));
     let group = base + 0x80 + word;
     write(group, read(group) | bit);
@@ -206,6 +225,36 @@ pub fn shift_phase(count: u64) {
             count = in(reg) count % 16,
             options(nomem, nostack)
         );
+    }
+}
+
+/// Keeps interrupts pending: they end a WFI, but aren't taken.
+pub fn mask_interrupts() {
+    // SAFETY: masks.
+    unsafe { asm!("msr daifset, #2", options(nostack)) };
+}
+
+/// Starts vCPU 1 (PSCI CPU_ON).
+pub fn start_second() -> Result<(), &'static str> {
+    unsafe extern "C" {
+        static second_start: u8;
+    }
+    let answer: u64;
+    // SAFETY: the other vCPU begins at code meant for it, on a stack of its own.
+    unsafe {
+        asm!(
+            "hvc #0",
+            inout("x0") 0xc400_0003u64 => answer,
+            inout("x1") 1u64 => _,
+            inout("x2") (&raw const second_start) as u64 => _,
+            inout("x3") 0u64 => _,
+            options(nostack)
+        );
+    }
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err("the second vCPU doesn't start")
     }
 }
 

@@ -1,6 +1,6 @@
 //! The bench guest: counts what exits, interrupts and coprocessor switches cost, in instructions.
 //!
-//! It runs at EL1 as the kernel of a domain (QEMU `virt`'s address map, one vCPU, no operating system), on the hypervisor as it
+//! It runs at EL1 as the kernel of a domain (QEMU `virt`'s address map, one vCPU or two, no operating system), on the hypervisor as it
 //! is shipped. QEMU's `-icount shift=0` makes one instruction one nanosecond of virtual time, so the virtual counter, read around
 //! many repetitions, counts the instructions of guest and hypervisor together, and the same ones each time.
 //!
@@ -27,6 +27,8 @@ mod heap;
 mod interrupts;
 #[cfg(target_os = "none")]
 mod machine;
+#[cfg(target_os = "none")]
+mod pair;
 #[cfg(target_os = "none")]
 mod program;
 #[cfg(target_os = "none")]

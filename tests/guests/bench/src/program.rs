@@ -1,30 +1,37 @@
 //! The program: which rows, in which order; what it says.
 //!
 //! The kernel's command line says which part this domain plays: `bench=all` measures everything that one domain can alone,
-//! `bench=timer` measures nothing and checks the physical timer; `bench=emulated` reads the registers of a coprocessor that the domain with `bench=hold` has.
+//! `bench=timer` measures nothing and checks the physical timer;
+//! `bench=emulated` reads the registers of a coprocessor that the domain with `bench=hold` has; with `bench=other` and `bench=pingpong` its two
+//! vCPUs wake each other, on two CPUs and on one.
 
 use core::fmt::Write as _;
 use core::panic::PanicInfo;
 
 use crate::device::Device;
 use crate::machine::{self, Console};
-use crate::{exits, framework, interrupts, repoint};
+use crate::{exits, framework, interrupts, pair, repoint};
 
 core::arch::global_asm!(include_str!("start.S"));
 
 /// One tick is 16 instructions, so a row's error is below 0.001 instructions.
 const REPETITIONS: u64 = 20_000;
-const MOST_ROWS: usize = 24;
+const MOST_ROWS: usize = 32;
 
 struct Rows {
-    rows: [(&'static str, u64); MOST_ROWS],
+    /// Name, ticks, repetitions.
+    rows: [(&'static str, u64, u64); MOST_ROWS],
     count: usize,
 }
 
 impl Rows {
     fn add(&mut self, name: &'static str, ticks: u64) {
+        self.add_repeated(name, ticks, REPETITIONS);
+    }
+
+    fn add_repeated(&mut self, name: &'static str, ticks: u64, repetitions: u64) {
         if let Some(row) = self.rows.get_mut(self.count) {
-            *row = (name, ticks);
+            *row = (name, ticks, repetitions);
         }
         self.count += 1;
     }
@@ -32,10 +39,10 @@ impl Rows {
     fn show(&self) -> Result<(), &'static str> {
         let rows = self.rows.get(..self.count).ok_or("too many rows")?;
         let _ = writeln!(Console, "bench: frequency={}", machine::frequency());
-        for (name, ticks) in rows {
+        for (name, ticks, repetitions) in rows {
             let _ = writeln!(
                 Console,
-                "bench: row={name} ticks={ticks} repetitions={REPETITIONS}"
+                "bench: row={name} ticks={ticks} repetitions={repetitions}"
             );
         }
         Ok(())
@@ -83,6 +90,7 @@ fn all(rows: &mut Rows) -> Result<(), &'static str> {
     interrupts_row(rows, ["timer_irq", "timer_irq_round_trip"], took)?;
     let took = interrupts::sgi_self(REPETITIONS);
     interrupts_row(rows, ["sgi_self", "sgi_self_round_trip"], took)?;
+    rows.add("eoi", took.ends);
     device.touch()?;
     // Not in the middle of a switch any more.
     settle(1);
@@ -90,6 +98,7 @@ fn all(rows: &mut Rows) -> Result<(), &'static str> {
     let took = device.interrupts(REPETITIONS);
     let names = ["coproc_irq_delivery", "coproc_irq_round_trip"];
     interrupts_row(rows, names, took)?;
+    rows.add("spi_irq", took.delivery);
     framework::run(REPETITIONS, &mut |name, ticks| rows.add(name, ticks))?;
     rows.add("iommu_repoint", repoint::run(REPETITIONS)?);
     Ok(())
@@ -116,23 +125,32 @@ fn hold() -> ! {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn bench_main(tree: u64) -> ! {
+extern "C" fn bench_main(tree: u64, begun: u64) -> ! {
     machine::start_interrupts();
     machine::enable_interrupt(machine::TIMER);
     machine::enable_interrupt(1);
     let mut rows = Rows {
-        rows: [("", 0); MOST_ROWS],
+        rows: [("", 0, 0); MOST_ROWS],
         count: 0,
     };
     let result = match part(tree) {
-        Some(b"all") => all(&mut rows),
+        Some(b"all") => {
+            rows.add_repeated("boot", begun, 1);
+            all(&mut rows)
+        }
+        Some(b"boot") => {
+            rows.add_repeated("boot", begun, 1);
+            Ok(())
+        }
+        Some(b"other") => pair::run(REPETITIONS).map(|ticks| rows.add("sgi_other_cpu", ticks)),
+        Some(b"pingpong") => pair::run(REPETITIONS).map(|ticks| rows.add("switch_pingpong", ticks)),
         Some(b"emulated") => emulated(&mut rows),
         Some(b"hold") => hold(),
         Some(b"timer") => {
             machine::enable_interrupt(machine::PHYSICAL_TIMER);
             interrupts::check_physical_timer()
         }
-        _ => Err("the command line has no bench=all, bench=emulated, bench=hold or bench=timer"),
+        _ => Err("the command line doesn't say which part this is"),
     };
     let _ = match result.and_then(|()| rows.show()) {
         Ok(()) => writeln!(Console, "bench: done"),

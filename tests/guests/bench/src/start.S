@@ -16,6 +16,7 @@ _head:
 
 .section .text.start, "ax"
 start:
+    mrs     x20, cntpct_el0         // how long it took to get here
     msr     daifset, #0xf
     mov     x19, x0                 // device tree
     adrp    x1, _bss_start
@@ -35,6 +36,34 @@ start:
     ldr     x1, =0x0060004000000401 // 1 GiB with the PCIe configuration space
     str     x1, [x0, #256 * 8]
     dsb     ish
+    bl      translate
+    adrp    x1, _stack_top
+    add     x1, x1, :lo12:_stack_top
+    mov     sp, x1
+    mov     x29, xzr
+    mov     x0, x19
+    mov     x1, x20
+    bl      bench_main
+3:  wfi
+    b       3b
+
+// Where the second vCPU begins.
+.global second_start
+second_start:
+    msr     daifset, #0xf
+    adrp    x0, first_level
+    add     x0, x0, :lo12:first_level
+    bl      translate
+    adrp    x1, second_stack_top
+    add     x1, x1, :lo12:second_stack_top
+    mov     sp, x1
+    mov     x29, xzr
+    bl      bench_second
+4:  wfi
+    b       4b
+
+// Switches translation on (x0 = table), and the vectors.
+translate:
     msr     ttbr0_el1, x0
     ldr     x1, =0xff00             // attribute 0: Device-nGnRnE, 1: Normal write-back
     msr     mair_el1, x1
@@ -53,14 +82,12 @@ start:
     add     x1, x1, :lo12:vectors
     msr     vbar_el1, x1
     isb
-    adrp    x1, _stack_top
-    add     x1, x1, :lo12:_stack_top
-    mov     sp, x1
-    mov     x29, xzr
-    mov     x0, x19
-    bl      bench_main
-3:  wfi
-    b       3b
+    ret
+
+.section .bss.second_stack, "aw", @nobits
+.balign 16
+    .zero   16384
+second_stack_top:
 
 .section .bss.first_level, "aw", @nobits
 .balign 4096
