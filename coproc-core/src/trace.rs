@@ -73,6 +73,10 @@ pub enum TraceKind {
     Quarantined(&'static str),
     /// The IOMMU recorded this many faults against the vcoproc; without one, against nobody that is still there.
     IommuFaults(u64),
+    /// The physical interrupt with this index came, and is the vcoproc's: it was raised in this epoch.
+    Interrupt(usize),
+    /// The vcoproc left the device with interrupts pending, which went with its context: they are of this epoch, or an earlier one of its own.
+    Drained,
     /// The physical interrupt with this index came when nobody could be its owner.
     LateInterrupt(usize),
     /// The physical interrupt with this index came, and the device didn't assert it.

@@ -46,6 +46,7 @@ impl Coproc {
             let who = self.slice.who;
             self.count_one(who, |c| &mut c.interrupts);
             env.set_interrupt(who, index, true);
+            self.note(env, Some(who), TraceKind::Interrupt(index));
         }
         if self.stage == Stage::Quiescing {
             // What the device refused for may just have ended.
@@ -65,7 +66,9 @@ impl Coproc {
         }
         match self.place(who) {
             Place::Current | Place::Stopping | Place::Resident => self.refresh_lines(env, who),
-            Place::Context | Place::Leaving | Place::Arriving => self.context_lines(env, who),
+            Place::Context | Place::Leaving | Place::Arriving => {
+                self.context_lines(env, who);
+            }
             // Set from the context as soon as that has the status; or lowered for ever.
             Place::Draining | Place::Lost => {}
         }
@@ -131,11 +134,15 @@ impl Coproc {
     }
 
     /// Sets the lines of one whose interrupt status is in its saved context.
-    pub(super) fn context_lines(&mut self, env: &mut dyn Environment, who: VcoprocId) {
+    /// Returns whether any is pending.
+    pub(super) fn context_lines(&mut self, env: &mut dyn Environment, who: VcoprocId) -> bool {
+        let mut any = false;
         for index in 0..self.lines() {
             let pending = self.alive(who) && self.driver.interrupt_pending(who, index, None);
+            any |= pending;
             env.set_interrupt(who, index, pending);
         }
+        any
     }
 
     /// Takes the lines from one that lost the device.

@@ -21,6 +21,7 @@ use crate::driver::Step;
 use crate::environment::{Environment, Stream};
 use crate::id::{DomainId, VcoprocId};
 use crate::time::Instant;
+use crate::trace::TraceKind;
 
 impl Coproc {
     /// Ends the running slice: renews it, lets the device rest, or begins to take it away.
@@ -213,7 +214,9 @@ impl Coproc {
         let now = env.now();
         self.enter(env, now, Stage::SavingSettle);
         // From here on the context has the status, the device none.
-        self.context_lines(env, who);
+        if self.context_lines(env, who) {
+            self.note(env, Some(who), TraceKind::Drained);
+        }
         Flow::Go
     }
 

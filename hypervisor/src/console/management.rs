@@ -478,6 +478,8 @@ impl fmt::Display for Told {
             TraceKind::Faulted(why) => write!(f, "faulted why=\"{why}\""),
             TraceKind::Quarantined(why) => write!(f, "quarantined why=\"{why}\""),
             TraceKind::IommuFaults(count) => write!(f, "iommu-faults count={count}"),
+            TraceKind::Interrupt(index) => write!(f, "interrupt index={index}"),
+            TraceKind::Drained => f.write_str("drained"),
             TraceKind::LateInterrupt(index) => write!(f, "late-interrupt index={index}"),
             TraceKind::SpuriousInterrupt(index) => write!(f, "spurious-interrupt index={index}"),
         }

@@ -113,6 +113,7 @@ fn play(area: bool, events: Vec<Event>) -> Rig {
     rig.handlers = true;
     rig.run(400 * SLICE.as_nanos());
     crate::trace::agrees_with_the_books(&rig);
+    crate::trace::interrupts_have_their_owners_epoch(&rig);
     rig
 }
 

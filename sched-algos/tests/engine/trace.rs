@@ -55,6 +55,50 @@ pub fn agrees_with_the_books(rig: &Rig) {
     assert_eq!(all - used - idle, rest.as_nanos());
 }
 
+/// Every interrupt is told with an epoch of its owner's: whose residence that was, the transitions say. Returns how many were given
+/// to the one that has the device, and how often one left with some pending.
+pub fn interrupts_have_their_owners_epoch(rig: &Rig) -> (usize, usize) {
+    let mut owners = std::collections::BTreeMap::new();
+    let (mut given, mut drained) = (0, 0);
+    for event in &rig.bench.trace {
+        match event.kind {
+            TraceKind::Transition {
+                to: Stage::Running, ..
+            } => {
+                // A renewed slice is of the same residence.
+                let owner = *owners.entry(event.epoch).or_insert(event.vcoproc);
+                assert_eq!(owner, event.vcoproc, "{event:?}");
+            }
+            TraceKind::Interrupt(_) => given += 1,
+            TraceKind::Drained => drained += 1,
+            _ => continue,
+        }
+        assert_eq!(owners.get(&event.epoch), Some(&event.vcoproc), "{event:?}");
+    }
+    (given, drained)
+}
+
+/// What comes while its owner has the device is told with its epoch, and what is taken along at a switch, too.
+#[test]
+fn interrupts_are_told_with_their_epoch() {
+    let mut rig = two(true);
+    rig.handlers = false;
+    rig.bench.device.job_time = SLICE.as_nanos() / 2;
+    rig.write(1, DOORBELL, 1);
+    rig.run(3 * SLICE.as_nanos());
+    // One's next job ends while it is asked to stop, as two wants the device.
+    rig.bench.device.job_time = 2 * SLICE.as_nanos();
+    rig.write(1, DOORBELL, 1);
+    rig.write(2, VALUE, 2);
+    let _ = rig.read(2, BUFFER);
+    rig.run(4 * SLICE.as_nanos());
+    let (given, drained) = interrupts_have_their_owners_epoch(&rig);
+    assert!(
+        given >= 1 && drained >= 1,
+        "{given} given, {drained} drained"
+    );
+}
+
 fn two(area: bool) -> Rig {
     let mut rig = Rig::new(2, area);
     rig.write(1, VALUE, 1);
@@ -144,7 +188,7 @@ fn what_changes_is_told() {
     let _ = rig.detach(2);
     rig.run(5 * SLICE.as_nanos());
     let others = rig.bench.trace.iter().filter_map(|event| match event.kind {
-        TraceKind::Transition { .. } => None,
+        TraceKind::Transition { .. } | TraceKind::Interrupt(_) | TraceKind::Drained => None,
         kind => Some((event.vcoproc.map(|who| who.0), kind)),
     });
     let others: Vec<_> = others.collect();
