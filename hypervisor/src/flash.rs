@@ -3,7 +3,8 @@
 //! Two 16-bit chips side by side, so every command and every status comes twice in a 32-bit word. In the state that it is nearly always
 //! in, array mode, the flash is memory that the domain reads and executes without an exit; the caller maps it
 //! ([`Flash::array`]) and only writes come here. Any other state answers reads with status or identification, so the caller takes
-//! the mapping away. Programming clears bits, as real cells do, and takes no time.
+//! the mapping away. Programming clears bits, as real cells do, and takes no time. Erasing a sector goes on with each access, a bit at a time
+//! ([`STEP`]), as software that waits for the status expects, so no exit takes long; until it is done the bank is busy and takes no command.
 //!
 //! Only the first part of a bank needs memory behind it; the rest reads erased and can't be programmed.
 //!
@@ -26,6 +27,8 @@ use coproc_core::register::Width;
 pub const SIZE: u64 = 64 << 20;
 /// Bytes erased at a time, in both chips.
 pub const SECTOR: u64 = 256 << 10;
+/// Bytes erased in one step.
+pub const STEP: u64 = 16 << 10;
 /// Words of 32 bits that one buffered program takes at most.
 const BUFFER: u32 = 1024;
 
@@ -46,7 +49,7 @@ pub trait Cells {
     fn load(&self, offset: u64) -> u32;
     /// Writes one.
     fn store(&mut self, offset: u64, value: u32);
-    /// Sets the [`SECTOR`] at a multiple of that to all ones.
+    /// Sets the [`STEP`] bytes at a multiple of that to all ones.
     fn erase(&mut self, offset: u64);
 }
 
@@ -84,6 +87,8 @@ pub struct Flash {
     shown: Shown,
     expected: Expected,
     status: u8,
+    /// What is still to be erased: from here to the end of its sector. Only while busy.
+    erasing: Option<u64>,
 }
 
 impl Flash {
@@ -94,6 +99,7 @@ impl Flash {
             shown: Shown::Array,
             expected: Expected::Command,
             status: READY,
+            erasing: None,
         }
     }
 
@@ -103,13 +109,29 @@ impl Flash {
     }
 
     /// A load.
-    pub fn read(&self, cells: &impl Cells, offset: u64, width: Width) -> u64 {
+    pub fn read(&mut self, cells: &mut impl Cells, offset: u64, width: Width) -> u64 {
+        self.go_on(cells);
         let low = u64::from(self.word(cells, offset & !3));
         let value = match width {
             Width::Double => low | u64::from(self.word(cells, offset | 4)) << 32,
             _ => low.wrapping_shr(((offset & 3) as u32).wrapping_mul(8)),
         };
         value & width.mask()
+    }
+
+    /// The next step of an erasure.
+    fn go_on(&mut self, cells: &mut impl Cells) {
+        let Some(at) = self.erasing else {
+            return;
+        };
+        cells.erase(at);
+        let next = at.wrapping_add(STEP);
+        if next.is_multiple_of(SECTOR) {
+            self.erasing = None;
+            self.status |= READY;
+        } else {
+            self.erasing = Some(next);
+        }
     }
 
     fn word(&self, cells: &impl Cells, offset: u64) -> u32 {
@@ -130,6 +152,10 @@ impl Flash {
 
     /// A store. Commands stand in the lowest byte.
     pub fn write(&mut self, cells: &mut impl Cells, offset: u64, width: Width, value: u64) {
+        if self.erasing.is_some() {
+            self.go_on(cells);
+            return;
+        }
         let word = offset & !3;
         if width == Width::Double {
             self.cycle(cells, word, value as u32, u32::MAX);
@@ -149,6 +175,9 @@ impl Flash {
     }
 
     fn cycle(&mut self, cells: &mut impl Cells, offset: u64, value: u32, enable: u32) {
+        if self.erasing.is_some() {
+            return; // the second half of a store whose first half began this
+        }
         let command = value as u8;
         self.expected = match self.expected {
             Expected::Command => return self.command(command),
@@ -224,7 +253,8 @@ impl Flash {
     fn erase(&mut self, cells: &mut impl Cells, offset: u64) {
         let sector = offset & !SECTOR.wrapping_sub(1);
         if self.writable && sector < cells.len() {
-            cells.erase(sector);
+            self.erasing = Some(sector);
+            self.status &= !READY;
         } else {
             self.status |= ERASE_ERROR;
         }
@@ -288,9 +318,9 @@ mod tests {
             self.0[offset as usize / 4] = value;
         }
         fn erase(&mut self, offset: u64) {
-            assert_eq!(offset % SECTOR, 0);
+            assert_eq!(offset % STEP, 0);
             let start = offset as usize / 4;
-            self.0[start..start + SECTOR as usize / 4].fill(u32::MAX);
+            self.0[start..start + STEP as usize / 4].fill(u32::MAX);
         }
     }
 
@@ -305,19 +335,22 @@ mod tests {
         flash.write(ram, offset, Width::Word, value);
     }
 
-    fn get(flash: &Flash, ram: &Ram, offset: u64) -> u64 {
+    fn get(flash: &mut Flash, ram: &mut Ram, offset: u64) -> u64 {
         flash.read(ram, offset, Width::Word)
     }
 
     #[test]
     fn the_array_reads_at_any_width() {
-        let (flash, ram) = bank();
+        let (mut flash, mut ram) = bank();
         assert!(flash.array());
-        assert_eq!(flash.read(&ram, 1, Width::Byte), 0x56);
-        assert_eq!(flash.read(&ram, 2, Width::Half), 0x1234);
-        assert_eq!(flash.read(&ram, 8, Width::Double), 0x1234_5678_1234_5678);
+        assert_eq!(flash.read(&mut ram, 1, Width::Byte), 0x56);
+        assert_eq!(flash.read(&mut ram, 2, Width::Half), 0x1234);
         assert_eq!(
-            get(&flash, &ram, 2 * SECTOR),
+            flash.read(&mut ram, 8, Width::Double),
+            0x1234_5678_1234_5678
+        );
+        assert_eq!(
+            get(&mut flash, &mut ram, 2 * SECTOR),
             0xffff_ffff,
             "nothing behind it"
         );
@@ -329,20 +362,32 @@ mod tests {
         set(&mut flash, &mut ram, SECTOR + 8, 0x20 * BOTH);
         assert!(!flash.array());
         set(&mut flash, &mut ram, SECTOR + 8, 0xd0 * BOTH);
-        assert_eq!(get(&flash, &ram, SECTOR), 0x80 * BOTH);
+        // Busy, and deaf, for as many accesses as steps.
+        for step in 1..SECTOR / STEP {
+            let shown = match step % 2 {
+                0 => get(&mut flash, &mut ram, 0),
+                _ => {
+                    set(&mut flash, &mut ram, 0, 0xff * BOTH);
+                    0
+                }
+            };
+            assert_eq!(shown, 0, "step {step}");
+            assert!(!flash.array());
+        }
+        assert_eq!(get(&mut flash, &mut ram, SECTOR), 0x80 * BOTH);
         set(&mut flash, &mut ram, SECTOR + 4, 0x40 * BOTH);
         set(&mut flash, &mut ram, SECTOR + 4, 0xdead_beef);
         assert_eq!(
-            get(&flash, &ram, SECTOR + 4),
+            get(&mut flash, &mut ram, SECTOR + 4),
             0x80 * BOTH,
             "status, not data"
         );
         set(&mut flash, &mut ram, 0, 0xff * BOTH);
         assert!(flash.array());
-        assert_eq!(get(&flash, &ram, SECTOR), 0xffff_ffff);
-        assert_eq!(get(&flash, &ram, SECTOR + 4), 0xdead_beef);
+        assert_eq!(get(&mut flash, &mut ram, SECTOR), 0xffff_ffff);
+        assert_eq!(get(&mut flash, &mut ram, SECTOR + 4), 0xdead_beef);
         assert_eq!(
-            get(&flash, &ram, SECTOR - 4),
+            get(&mut flash, &mut ram, SECTOR - 4),
             0x1234_5678,
             "the sector before"
         );
@@ -364,17 +409,17 @@ mod tests {
     fn a_buffer_is_programmed() {
         let (mut flash, mut ram) = bank();
         set(&mut flash, &mut ram, 0, 0xe8 * BOTH);
-        assert_eq!(get(&flash, &ram, 0), 0x80 * BOTH);
+        assert_eq!(get(&mut flash, &mut ram, 0), 0x80 * BOTH);
         set(&mut flash, &mut ram, 0, 2 * BOTH);
         for word in 0..3 {
             set(&mut flash, &mut ram, 4 * word, 0);
         }
         set(&mut flash, &mut ram, 0, 0xd0 * BOTH);
-        assert_eq!(get(&flash, &ram, 0), 0x80 * BOTH);
+        assert_eq!(get(&mut flash, &mut ram, 0), 0x80 * BOTH);
         assert_eq!(ram.0[..4], [0, 0, 0, 0x1234_5678]);
         set(&mut flash, &mut ram, 0, 0x90 * BOTH);
-        assert_eq!(get(&flash, &ram, 0), 0x89 * BOTH, "commands again");
-        assert_eq!(get(&flash, &ram, 4), 0x18 * BOTH);
+        assert_eq!(get(&mut flash, &mut ram, 0), 0x89 * BOTH, "commands again");
+        assert_eq!(get(&mut flash, &mut ram, 4), 0x18 * BOTH);
     }
 
     #[test]
@@ -391,10 +436,10 @@ mod tests {
                 set(&mut flash, &mut ram, 0, *value);
             }
             set(&mut flash, &mut ram, 0, 0x70);
-            assert_eq!(get(&flash, &ram, 0), status * BOTH, "{writes:x?}");
+            assert_eq!(get(&mut flash, &mut ram, 0), status * BOTH, "{writes:x?}");
             set(&mut flash, &mut ram, 0, 0x50);
             set(&mut flash, &mut ram, 0, 0x70);
-            assert_eq!(get(&flash, &ram, 0), 0x80 * BOTH);
+            assert_eq!(get(&mut flash, &mut ram, 0), 0x80 * BOTH);
         }
     }
 
@@ -405,10 +450,10 @@ mod tests {
             let before = ram.clone();
             set(&mut flash, &mut ram, at, 0x40);
             set(&mut flash, &mut ram, at, 0);
-            assert_eq!(get(&flash, &ram, at), 0x90 * BOTH);
+            assert_eq!(get(&mut flash, &mut ram, at), 0x90 * BOTH);
             set(&mut flash, &mut ram, at, 0x20);
             set(&mut flash, &mut ram, at, 0xd0);
-            assert_eq!(get(&flash, &ram, at), 0xb0 * BOTH);
+            assert_eq!(get(&mut flash, &mut ram, at), 0xb0 * BOTH);
             assert_eq!(ram, before);
         }
     }
@@ -417,8 +462,8 @@ mod tests {
     fn a_driver_finds_its_geometry() {
         let (mut flash, mut ram) = bank();
         set(&mut flash, &mut ram, 0x55 * 4, 0x98 * BOTH);
-        let at = |address: u64| {
-            let word = get(&flash, &ram, address * 4);
+        let mut at = |address: u64| {
+            let word = get(&mut flash, &mut ram, address * 4);
             assert_eq!(word & 0xffff, word >> 16, "both chips");
             word & 0xffff
         };
@@ -428,7 +473,8 @@ mod tests {
         let block = (at(0x2f) + (at(0x30) << 8)) * 256;
         assert_eq!((2 * block, 2 * block * blocks), (SECTOR, SIZE));
         assert_eq!((1 << at(0x2a)) * 2, u64::from(BUFFER) * 4);
-        assert_eq!(at(at(0x15)), u64::from(b'P'));
+        let table = at(0x15);
+        assert_eq!(at(table), u64::from(b'P'));
     }
 
     proptest! {
@@ -444,12 +490,12 @@ mod tests {
                 // Commands more often than chance has it.
                 let value = if value % 3 == 0 { value } else { [0x40, 0x20, 0xd0, 0xe8, 0x60, 0x98, 0x70, 3][value as usize % 8] };
                 flash.write(&mut ram, offset, width, value);
-                prop_assert_eq!(flash.read(&ram, offset, width) & !width.mask(), 0);
+                prop_assert_eq!(flash.read(&mut ram, offset, width) & !width.mask(), 0);
             }
             if !writable {
                 prop_assert_eq!(&ram, &before);
             }
-            for _ in 0..BUFFER + 3 {
+            for _ in 0..BUFFER + 3 + (SECTOR / STEP) as u32 {
                 flash.write(&mut ram, SIZE - 4, Width::Word, 0xff);
             }
             prop_assert!(flash.array());

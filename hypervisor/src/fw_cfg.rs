@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 use coproc_core::register::Width;
 
 /// Longest transfer in bytes.
-pub const LONGEST: u32 = 0x1_0000;
+pub const LONGEST: u32 = 0x4000;
 
 /// Data register: 8 bytes, any width.
 const DATA: u64 = 0;
@@ -151,9 +151,23 @@ impl FwCfg {
     }
 
     fn copy(&mut self, memory: &mut impl GuestMemory, at: u64, length: usize) -> bool {
-        let mut bytes = alloc::vec![0; length];
-        self.take(&mut bytes);
-        memory.write(at, &bytes)
+        // In pieces: a guest can't make Baton allocate.
+        let mut piece = [0; 256];
+        let mut at = at;
+        let mut left = length;
+        while left != 0 {
+            let size = left.min(piece.len());
+            let Some(part) = piece.get_mut(..size) else {
+                return false;
+            };
+            self.take(part);
+            if !memory.write(at, part) {
+                return false;
+            }
+            at = at.wrapping_add(size as u64);
+            left = left.saturating_sub(size);
+        }
+        true
     }
 
     fn select(&mut self, key: u16) {
@@ -275,6 +289,13 @@ mod tests {
         assert_eq!(
             ram.0[32..43],
             [0xbc, 0x9a, 0x78, 0x56, 0x34, 0x12, 0, 0, 0, 0, 0xaa]
+        );
+        // Longer than a piece: zeroes up to the very end.
+        let mut long = Ram(alloc::vec![0xaa; 16 + 1000]);
+        assert_eq!(carry_out(&mut device, &mut long, control, 999, 0x1010), 0);
+        assert_eq!(
+            (long.0[16], long.0[22], long.0[1014], long.0[1015]),
+            (0xbc, 0, 0, 0xaa)
         );
         // And goes on where it ended; without a selection.
         select(&mut device, SIGNATURE);

@@ -1,7 +1,7 @@
 //! The two flash banks of a domain that starts with firmware: code at 0, variables behind it.
 //!
 //! In array mode a bank is mapped read-only, so firmware runs from it without an exit, and only stores trap; in any other mode the mapping
-//! is taken away, and reads trap, too. An erase of a sector is the longest thing done in one exit here: 256 KiB are filled.
+//! is taken away, and reads trap, too.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,7 +16,7 @@ use super::exit::{Answer, within};
 use crate::arch::memory;
 use coproc_core::address::HostPhysical;
 use coproc_core::register::{Operation, Width};
-use hypervisor::flash::{Cells, Flash, SECTOR, SIZE};
+use hypervisor::flash::{Cells, Flash, SIZE, STEP};
 use hypervisor::guest_tree::layout;
 use hypervisor::memory::frames::{FrameError, Piece};
 use platforms::translation::{Attributes, Stage2Access, Stage2Attributes};
@@ -119,7 +119,7 @@ impl Cells for Memory {
     }
 
     fn erase(&mut self, offset: u64) {
-        self::erase(self.0.start.wrapping_add(offset), SECTOR);
+        self::erase(self.0.start.wrapping_add(offset), STEP);
     }
 }
 
@@ -131,7 +131,7 @@ pub fn access(domain: &Domain, at: u64, width: Width, operation: Operation) -> O
     let offset = offset % SIZE;
     let mut cells = Memory(bank.memory);
     let value = match operation {
-        Operation::Read => bank.chip.read(&cells, offset, width),
+        Operation::Read => bank.chip.read(&mut cells, offset, width),
         Operation::Write(value) => {
             bank.chip.write(&mut cells, offset, width, value);
             remap(domain, bank);
