@@ -389,7 +389,7 @@ const BARE_FEATURES: [&str; 5] = [
     "qemu-virt,sharing",
     "qemu-virt,edu,weighted",
     "qemu-virt,fw-core,weighted",
-    "qemu-virt,edu,fw-core,accumulator,copier,rr,weighted,priority,reservation,null",
+    "qemu-virt,edu,fw-core,accumulator,copier,rr,weighted,priority,reservation,null,fault-injection",
 ];
 
 /// Formatting, lints for the host and both targets, documentation: all of them, so that one run
