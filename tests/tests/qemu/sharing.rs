@@ -24,8 +24,6 @@ struct Outcome {
     done: Vec<Record>,
     /// All lines of both domains.
     output: Vec<String>,
-    /// The trace of the time when both were at work.
-    trace: Vec<Record>,
 }
 
 fn outcome() -> &'static Outcome {
@@ -53,9 +51,6 @@ fn run() -> Result<Outcome> {
         (Record::parse(progress).number("jobs")? >= JOBS - 8).then_some(())
     })?;
     let late = machine.query()?;
-    let from = early.slices.last().map_or(0, |slice| slice.to_ns);
-    let trace = machine.ask(&format!("trace coproc 0 from {from}"))?;
-    let trace = trace.iter().map(|line| Record::parse(line)).collect();
     let done = NAMES
         .iter()
         .map(|name| machine.done(name))
@@ -69,34 +64,7 @@ fn run() -> Result<Outcome> {
         end,
         done,
         output,
-        trace,
     })
-}
-
-/// The ancestor's fault 7: its timer was CPU 0's. Here a slice ends by the timer of the CPU whose vCPU uses the device: d1's on CPU 0, d2's
-/// on CPU 1.
-#[test]
-fn a_slice_ends_by_the_timer_of_the_cpu_that_uses_it() {
-    let outcome = outcome();
-    for (domain, cpu) in NAMES.iter().zip(0..) {
-        let who = text(vcoproc(&outcome.late, domain), "id");
-        let expired: Vec<_> = outcome
-            .trace
-            .iter()
-            .filter(|event| {
-                event.text("from") == Some("running")
-                    && event.text("reason") == Some("expired")
-                    && event.text("vcoproc") == Some(&who)
-            })
-            .collect();
-        let own = expired.iter().filter(|event| number(event, "cpu") == cpu);
-        let own = own.count();
-        // A slice that its domain didn't touch ends by the timer of the CPU that finished the switch.
-        assert!(
-            own >= 3 && own * 4 >= expired.len() * 3,
-            "{domain}: {own} on CPU {cpu} of {expired:#?}"
-        );
-    }
 }
 
 /// Both finish ≥ 40 jobs without one wrong result, interrupts and all.

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use baton_tests::{LIMIT, Machine, PATIENCE, assert_books, coproc, number, poll, text, vcoproc};
+use qemu_boot::report::Record;
 use qemu_boot::{CoprocSpec, DomainSpec, Scenario};
 
 use crate::{sharing, workload};
@@ -37,10 +38,14 @@ fn domains_with_two_vcpus_share_two_cpus() -> Result<()> {
     machine.finish()
 }
 
-/// Who alone wants the device has it: no switches, and another domain that never touches it costs nothing.
+/// Who alone wants the device has it: no switches, and another domain that never touches it costs nothing. Its slices are renewed by the
+/// timer of the CPU that it runs on, which isn't CPU 0: the ancestor's timer was.
 #[test]
 fn a_domain_alone_on_its_coproc_is_never_switched() -> Result<()> {
-    let machine = Machine::boot(&sharing("alone", &["jobs=8", "mode=idle"]), LIMIT)?;
+    let mut scenario = sharing("alone", &["jobs=8", "mode=idle"]);
+    scenario.domains[0].affinity = vec![1];
+    scenario.domains[1].affinity = vec![0];
+    let machine = Machine::boot(&scenario, LIMIT)?;
     machine.wait_domain("d2", "its program", PATIENCE, |text| {
         (text == "workload: ready").then_some(())
     })?;
@@ -59,6 +64,16 @@ fn a_domain_alone_on_its_coproc_is_never_switched() -> Result<()> {
     }
     assert_eq!(text(unused, "state"), "asleep");
     assert_books(&report);
+    let trace = machine.ask("trace coproc 0")?;
+    let ends: Vec<_> = trace
+        .iter()
+        .map(|line| Record::parse(line))
+        .filter(|event| event.text("from") == Some("running"))
+        .collect();
+    let by_timer = ends.iter().filter(|event| {
+        matches!(event.text("reason"), Some("renewed" | "slept")) && number(event, "cpu") == 1
+    });
+    assert!(by_timer.count() >= 2, "{ends:#?}");
     machine.finish()
 }
 
