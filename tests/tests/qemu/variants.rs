@@ -94,13 +94,15 @@ fn whatever_fails_leaves_nothing_behind() -> Result<()> {
         assert!(allocations >= 3, "{attach}: {allocations} allocations");
         assert_eq!(calls, 1, "{attach}: a context is made");
     }
-    machine.ask("coproc unshare 2")?;
-    poll("state=unshared", PATIENCE, || {
-        let (holdings, _) = holdings(&machine)?;
-        Ok((holdings.states[2] == "unshared").then_some(()))
-    })?;
-    let calls = each_fails(&machine, "driver", "coproc share 2", "coproc unshare 2")?;
-    assert_eq!(calls, 1, "the device is probed");
+    for (id, share, unshare) in [
+        (1, "coproc share 1", "coproc unshare 1"),
+        (2, "coproc share 2", "coproc unshare 2"),
+    ] {
+        machine.ask(unshare)?;
+        assert_eq!(holdings(&machine)?.0.states[id], "unshared");
+        let calls = each_fails(&machine, "driver", share, unshare)?;
+        assert_eq!(calls, 1, "{share}: the device is probed");
+    }
     machine.finish()
 }
 
