@@ -47,8 +47,9 @@ pub struct RegisterFile {
     owner: Once<Member>,
 }
 
-// SAFETY: used by its creator before the vCPU's first run, and by the CPU on which the vCPU runs (its affinity) only:
-// there by the vectors, and by the exit handler through the reference that they hand over.
+// SAFETY: used by its creator before the vCPU's first run, by who starts a vCPU that is off (`start_at`), and else only by the CPU that has
+// the vCPU loaded (`Vcpu::resident`): there by the vectors, and by the exit handler through the reference that they hand over. From one
+// CPU to the next it goes by release and acquire of `resident` (`system::schedule`).
 unsafe impl Sync for RegisterFile {}
 
 impl RegisterFile {
@@ -208,8 +209,9 @@ struct State {
 /// Everything of a vCPU that isn't a general register.
 pub struct Context(UnsafeCell<State>);
 
-// SAFETY: a context is used by its creator before the vCPU's first run, and by the CPU on which the vCPU runs; the
-// scheduler runs a vCPU on one CPU (its affinity) only, which `save`, `load` and `reset` rely on.
+// SAFETY: a context is used by its creator before the vCPU's first run, by who starts a vCPU that is off (`reset`, under its domain's power
+// lock), and else only by the CPU that `Vcpu::resident` names: a CPU calls `load` after it has claimed that (acquire), and `save` before it gives
+// it up (release). `save`, `load`, `loaded_deadline` and `reset` rely on it.
 unsafe impl Sync for Context {}
 
 impl Context {
@@ -232,7 +234,7 @@ impl Context {
 
     /// Back to the state after reset (PSCI CPU_ON). The vCPU isn't loaded.
     pub fn reset(&self) {
-        // SAFETY: see `Sync`: a vCPU that is off runs nowhere, and its CPU alone turns it on.
+        // SAFETY: see `Sync`: a vCPU that is off is loaded nowhere, and who starts it holds its domain's power lock.
         let state = unsafe { &mut *self.0.get() };
         state.system = reset_registers();
         state.vmcr = 0;
@@ -247,8 +249,8 @@ impl Context {
         isb(); // the timer is off before its interrupt's state is looked at
     }
 
-    /// Takes the vCPU out of this CPU. Returns when its virtual timer fires, if it is on.
-    pub fn save(&self, timer_active: bool) -> Option<coproc_core::time::Instant> {
+    /// Takes the vCPU out of this CPU.
+    pub fn save(&self, timer_active: bool) {
         // SAFETY: see `Sync`: this CPU has the vCPU loaded.
         let state = unsafe { &mut *self.0.get() };
         state.system.save();
@@ -269,7 +271,13 @@ impl Context {
         state.timer_active = timer_active;
         write!("cntv_ctl_el0", 0);
         isb(); // the timer is off before its interrupt's state is looked at
-        super::timer::guest_deadline(state.timer_control, state.timer_compare, state.timer_offset)
+    }
+
+    /// When the virtual timer of the vCPU that is in this CPU fires, if it is on.
+    pub fn loaded_deadline(&self) -> Option<coproc_core::time::Instant> {
+        // SAFETY: see `Sync`: this CPU has the vCPU loaded. The offset never changes.
+        let offset = unsafe { (*self.0.get()).timer_offset };
+        super::timer::guest_deadline(read!("cntv_ctl_el0"), read!("cntv_cval_el0"), offset)
     }
 
     /// Puts the vCPU into this CPU. Returns whether its virtual timer's interrupt was active.

@@ -323,6 +323,21 @@ pub fn invalidate_all_guests() {
     isb(); // complete before a guest runs
 }
 
+/// Forgets what this CPU knows of the domain whose VTTBR is set: translations by any ASID, and instructions.
+pub fn invalidate_this_guest() {
+    // SAFETY: invalidating TLBs and instruction caches changes no memory.
+    unsafe {
+        asm!(
+            "dsb nshst",
+            "tlbi vmalle1",
+            "ic iallu",
+            "dsb nsh",
+            options(nostack, preserves_flags)
+        )
+    };
+    isb(); // complete before the guest runs
+}
+
 /// Sets this CPU's stage 2 controls.
 pub fn set_stage2_control(vtcr: u64) {
     write!("vtcr_el2", vtcr);

@@ -8,6 +8,7 @@
 
 use super::coprocs::{self, CoprocConfig, Entry, Known, keep, unknown};
 use super::machine::Machine;
+use super::pools::{self, PoolConfig};
 use super::shared_memory::{self, SharedMemory};
 use crate::devicetree::{Error, Node, Region, Tree, quote};
 use crate::flash;
@@ -48,6 +49,10 @@ const PROPERTIES: &[&str] = &[
     "baton,coproc-periods-us",
     "baton,control",
     "baton,cpu-affinity",
+    "baton,cpu-pool",
+    "baton,cpu-weight",
+    "baton,cpu-budget-us",
+    "baton,cpu-period-us",
     "#address-cells",
     "#size-cells",
     "phandle",
@@ -62,6 +67,10 @@ pub struct Configuration {
     pub coprocs: Vec<CoprocConfig>,
     /// The mistakes in the others.
     pub coproc_errors: Vec<Error>,
+    /// The pools of CPUs that are described without a mistake; if there are none, one with all CPUs.
+    pub pools: Vec<PoolConfig>,
+    /// The mistakes in the others.
+    pub pool_errors: Vec<Error>,
     /// The domains in the order of the tree: each to be started, or why not.
     pub domains: Vec<Result<DomainConfig, Rejected>>,
     /// The memory regions to be shared that are described without a mistake.
@@ -108,6 +117,10 @@ pub struct DomainConfig {
     pub control: bool,
     /// For each vCPU the physical CPU (index in [`Machine::cpus`]) it's bound to; empty if the tree doesn't say.
     pub affinity: Vec<usize>,
+    /// The pool that its vCPUs run in: an index in [`Configuration::pools`].
+    pub pool: usize,
+    /// What each of its vCPUs asks of the pool's algorithm.
+    pub share: Parameters,
 }
 
 /// A file that the bootloader has put into memory.
@@ -132,8 +145,11 @@ impl Configuration {
     /// Reads `/chosen`.
     pub fn from_tree(tree: &Tree<'_>, machine: &Machine, known: &Known<'_>) -> Self {
         let (entries, coproc_errors) = coprocs::read(tree, machine, known);
+        let (pools, pool_errors) = pools::read(tree, machine);
         let mut configuration = Self {
             coproc_errors,
+            pools,
+            pool_errors,
             ..Self::default()
         };
         let mut modules: Vec<Module> = Vec::new();
@@ -157,6 +173,7 @@ impl Configuration {
                 node,
                 machine,
                 coprocs: &entries,
+                pools: &configuration.pools,
                 before: &configuration.domains,
                 modules: &modules,
                 errors: Vec::new(),
@@ -203,14 +220,15 @@ impl Configuration {
         })
     }
 
-    /// Every mistake, of coprocs first, then of domains in order, then of shared memory.
+    /// Every mistake, of pools and coprocs first, then of domains in order, then of shared memory.
     pub fn errors(&self) -> impl Iterator<Item = &Error> {
         let domains = self
             .domains
             .iter()
             .filter_map(|domain| domain.as_ref().err());
-        self.coproc_errors
+        self.pool_errors
             .iter()
+            .chain(&self.coproc_errors)
             .chain(domains.flat_map(|rejected| &rejected.errors))
             .chain(&self.shared_errors)
     }
@@ -245,6 +263,7 @@ struct Reader<'r, 't> {
     node: Node<'t>,
     machine: &'r Machine,
     coprocs: &'r [Entry<'t>],
+    pools: &'r [PoolConfig],
     before: &'r [Result<DomainConfig, Rejected>],
     /// Modules of earlier domains.
     modules: &'r [Module],
@@ -264,6 +283,17 @@ impl Reader<'_, '_> {
         let coprocs = self.assignments();
         let affinity = self.affinity(cpus);
         let affinity = keep(&mut self.errors, affinity);
+        let pool = pools::of_domain(&self.node, self.pools);
+        let pool = keep(&mut self.errors, pool);
+        let share = pools::share(&self.node);
+        let share = keep(&mut self.errors, share);
+        if let (Some(affinity), Some(pool)) = (&affinity, pool.and_then(|at| self.pools.get(at)))
+            && let Some(cpu) = affinity.iter().find(|cpu| !pool.cpus.contains(cpu))
+        {
+            let found = format!("CPU {cpu}, which is not in {}", pool.path);
+            let error = self.node.error(found, "CPUs of the domain's pool");
+            self.errors.push(error.property("baton,cpu-affinity"));
+        }
         let Modules {
             kernel,
             ramdisk,
@@ -304,6 +334,8 @@ impl Reader<'_, '_> {
             coprocs,
             control: self.node.property("baton,control").is_some(),
             affinity: affinity?,
+            pool: pool?,
+            share: share?,
         })
     }
 

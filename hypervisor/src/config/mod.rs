@@ -19,6 +19,7 @@
 pub mod coprocs;
 pub mod domains;
 pub mod machine;
+pub mod pools;
 pub mod shared_memory;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -26,4 +27,5 @@ pub(crate) mod tests;
 pub use coprocs::{CoprocConfig, DeviceLocator, Known, KnownName, PciFunction};
 pub use domains::{Assignment, Configuration, DomainConfig, Module, Rejected};
 pub use machine::Machine;
+pub use pools::PoolConfig;
 pub use shared_memory::SharedMemory;

@@ -4,10 +4,11 @@
 //! seconds to send, and nothing waits meanwhile. Programs read up to the closing line.
 
 use arrayvec::ArrayString;
-use coproc_core::id::CoprocId;
+use coproc_core::id::{CoprocId, DomainId};
 use coproc_core::time::Instant;
 use core::fmt::{Display, Write as _};
 
+use super::cpus::CpuCommand;
 use super::input::Focus;
 use super::management::{Management, ManagementError, RecordReport};
 use super::multiplexer::OWN_LINE_MAX;
@@ -75,6 +76,13 @@ enum State {
     /// The lines were told, the closing one follows.
     Told,
     Memory,
+    Pools(usize),
+    /// All vCPUs, or those of one domain, which was found.
+    Vcpus {
+        index: usize,
+        only: Option<DomainId>,
+        found: bool,
+    },
     Act(Command),
     Failed(ErrorText),
     Done,
@@ -117,6 +125,11 @@ impl Answer {
             Command::Trace { coproc, from } => {
                 let cursor = Cursor::new(coproc, from, now);
                 (State::Trace { cursor, shown: 0 }, None)
+            }
+            Command::Cpus(CpuCommand::Pools) => (State::Pools(0), None),
+            Command::Cpus(CpuCommand::Vcpus(only)) => {
+                let (index, found) = (0, only.is_none());
+                (State::Vcpus { index, only, found }, None)
             }
             Command::Empty | Command::Console(_) => (State::Done, None),
             act => (State::Act(act), None),
@@ -251,6 +264,28 @@ impl Answer {
                     false
                 }
             },
+            State::Pools(index) => match management.pool(*index) {
+                Some(report) => {
+                    *index = index.saturating_add(1);
+                    put(line, &report)
+                }
+                None => self.finish(),
+            },
+            State::Vcpus { index, only, found } => match (management.vcpu(*index), *only) {
+                (Some(report), only) => {
+                    *index = index.saturating_add(1);
+                    if only.is_some_and(|only| only != report.domain) {
+                        return false;
+                    }
+                    *found = true;
+                    put(line, &report)
+                }
+                (None, Some(only)) if !*found => {
+                    self.state = failed(&ManagementError::NoDomain(only));
+                    false
+                }
+                (None, _) => self.finish(),
+            },
             State::Trace { cursor, shown } => match cursor.next(management.trace()) {
                 Found::Event(told) => {
                     *shown = shown.saturating_add(1);
@@ -351,6 +386,12 @@ impl Answer {
                     }
                     Command::CoprocShare(coproc) => management.share(*coproc),
                     Command::CoprocUnshare(coproc) => management.unshare(*coproc),
+                    Command::Cpus(CpuCommand::SetPool { pool, scheduler }) => {
+                        management.set_pool(*pool, scheduler)
+                    }
+                    Command::Cpus(CpuCommand::SetDomain { name, value }) => {
+                        management.set_domain(name, value)
+                    }
                     _ => Ok(()),
                 };
                 self.state = match result {

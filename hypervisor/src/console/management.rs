@@ -16,6 +16,7 @@ use coproc_core::time::{Duration, Instant};
 use coproc_core::trace::TraceKind;
 use core::fmt;
 
+use super::cpus::{PoolReport, VcpuReport};
 use crate::trace::Rings;
 use crate::trace::merge::Told;
 
@@ -586,6 +587,9 @@ pub enum ManagementError {
     /// The last contexts are still leaving this coprocessor.
     #[error("coproc {} is still being unshared, `coproc list` tells when that is over", .0.0)]
     Unsharing(CoprocId),
+    /// There is no such pool.
+    #[error("no pool {0}, `pool list` lists them")]
+    NoPool(u32),
     /// There is no such parameter.
     #[error("no parameter `{0}`, `help` lists them")]
     NoParameter(Word),
@@ -659,6 +663,24 @@ pub trait Management {
     /// # Errors
     /// [`ManagementError`]; nothing is changed then.
     fn set(&mut self, coproc: CoprocId, name: &str, value: &str) -> Result<(), ManagementError>;
+
+    /// The pool of CPUs at `index`.
+    fn pool(&mut self, index: usize) -> Option<PoolReport>;
+
+    /// The vCPU at `index`, of all domains in order.
+    fn vcpu(&mut self, index: usize) -> Option<VcpuReport>;
+
+    /// Gives a pool another algorithm, live.
+    ///
+    /// # Errors
+    /// [`ManagementError`]; the old algorithm stays then.
+    fn set_pool(&mut self, pool: u32, scheduler: &str) -> Result<(), ManagementError>;
+
+    /// Sets `dN.NAME` for all vCPUs of a domain, from the next decision on.
+    ///
+    /// # Errors
+    /// [`ManagementError`]; nothing is changed then.
+    fn set_domain(&mut self, name: &str, value: &str) -> Result<(), ManagementError>;
 
     /// Gives a domain a vcoproc of a coprocessor. It appears to the domain at its next PCI rescan.
     ///

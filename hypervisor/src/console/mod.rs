@@ -22,6 +22,7 @@
 )]
 
 pub mod answer;
+pub mod cpus;
 pub mod input;
 pub mod management;
 pub mod multiplexer;

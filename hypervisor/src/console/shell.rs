@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 use coproc_core::id::{CoprocId, DomainId};
 use coproc_core::time::Instant;
 
+use super::cpus::CpuCommand;
 use super::input::Focus;
 use super::management::Word;
 
@@ -14,7 +15,7 @@ use super::management::Word;
 pub const LINE_LENGTH: usize = 200;
 
 /// What `help` shows.
-pub const HELP: [&str; 17] = [
+pub const HELP: [&str; 21] = [
     "domains                        list the domains",
     "memory                         what is free, and what Baton uses",
     "coproc list                    list the shared coprocessors",
@@ -29,6 +30,10 @@ pub const HELP: [&str; 17] = [
     "coproc detach ID dN            take it away",
     "coproc share ID                share a coprocessor that belongs to nobody",
     "coproc unshare ID              take it away from all domains, and share it no more",
+    "pool list                      list the pools of CPUs",
+    "pool set ID scheduler NAME     change its algorithm: weighted, deadline or null",
+    "vcpu list [dN]                 vCPUs, with times and counters",
+    "domain set dN.NAME VALUE       change weight, reservation (BUDGET/PERIOD in us, or none), affinity of its vCPUs",
     "console baton|dN               send input to the command line or to domain N",
     "help                           this text",
     "Ctrl-A three times             send input to the next one",
@@ -97,6 +102,8 @@ pub enum Command {
     CoprocShare(CoprocId),
     /// `coproc unshare ID`
     CoprocUnshare(CoprocId),
+    /// About pools and vCPUs.
+    Cpus(CpuCommand),
     /// `console baton|dN`
     Console(Focus),
 }
@@ -241,6 +248,7 @@ pub fn parse(line: &str) -> Result<Command, ParseError> {
         }
         "coproc" => parse_coproc(&mut words)?,
         "trace" => parse_trace(&mut words)?,
+        "pool" | "vcpu" | "domain" => Command::Cpus(parse_cpus(first, &mut words)?),
         word => return Err(ParseError::Unknown(shorten(word))),
     };
     match words.rest.next() {
@@ -266,6 +274,45 @@ fn parse_trace(words: &mut Words<'_>) -> Result<Command, ParseError> {
         }
     }
     Ok(Command::Trace { coproc, from })
+}
+
+fn parse_cpus(first: &str, words: &mut Words<'_>) -> Result<CpuCommand, ParseError> {
+    words.usage = match first {
+        "pool" => "pool list|set",
+        "vcpu" => "vcpu list [dN]",
+        _ => "domain set dN.NAME VALUE",
+    };
+    Ok(match (first, words.required("what to do")?) {
+        ("pool", "list") => {
+            words.usage = "pool list";
+            CpuCommand::Pools
+        }
+        ("vcpu", "list") => {
+            let domain = words.rest.next();
+            let domain = domain.map(|word| words.domain_id(word, "domain"));
+            CpuCommand::Vcpus(domain.transpose()?)
+        }
+        ("pool", "set") => {
+            words.usage = "pool set ID scheduler NAME";
+            let word = words.required("the pool's number")?;
+            let Some(pool) = number(word) else {
+                return words.invalid(word, "pool's number");
+            };
+            match words.required("the parameter's name")? {
+                "scheduler" => {}
+                word => return words.invalid(word, "parameter of a pool"),
+            }
+            CpuCommand::SetPool {
+                pool,
+                scheduler: words.word("the algorithm's name")?,
+            }
+        }
+        ("domain", "set") => CpuCommand::SetDomain {
+            name: words.word("the parameter's name")?,
+            value: words.word("the value")?,
+        },
+        (_, word) => return words.invalid(word, "part of it"),
+    })
 }
 
 fn parse_coproc(words: &mut Words<'_>) -> Result<Command, ParseError> {

@@ -685,6 +685,52 @@ impl Management for System {
         })
     }
 
+    fn pool(&mut self, index: usize) -> Option<cpus::PoolReport> {
+        (index == 0).then_some(cpus::PoolReport {
+            id: 4,
+            scheduler: "weighted",
+            cpus: cpus::Cpus(0b101),
+            vcpus: 2,
+        })
+    }
+
+    fn vcpu(&mut self, index: usize) -> Option<cpus::VcpuReport> {
+        let ns = Duration::from_nanos;
+        (index < 2).then(|| cpus::VcpuReport {
+            domain: DomainId(index as u16 + 1),
+            index: 0,
+            pool: 4,
+            state: if index == 0 { "running" } else { "off" },
+            cpu: (index == 0).then_some(2),
+            affinity: cpus::Cpus(0b100),
+            parameters: Parameters {
+                weight: 3,
+                budget: (index == 0).then_some(ns(500)),
+                period: (index == 0).then_some(ns(900)),
+                ..Parameters::default()
+            },
+            ran: ns(10),
+            waited: ns(20),
+            longest_wait: ns(5),
+            switches: 7,
+            migrations: 1,
+        })
+    }
+
+    fn set_pool(&mut self, pool: u32, scheduler: &str) -> Result<(), ManagementError> {
+        match pool {
+            4 => {
+                assert_eq!(scheduler, "deadline");
+                Ok(())
+            }
+            _ => Err(ManagementError::NoPool(pool)),
+        }
+    }
+
+    fn set_domain(&mut self, name: &str, value: &str) -> Result<(), ManagementError> {
+        cpus::DomainSetting::parse(name, value).map(drop)
+    }
+
     fn trace(&mut self) -> &dyn Rings {
         &self.rings
     }
@@ -848,6 +894,60 @@ fn histograms_show_their_buckets() {
         },
     };
     assert!(longest.to_string().len() < OWN_LINE_MAX);
+}
+
+/// Pools and vCPUs are listed and changed.
+#[test]
+fn pools_and_vcpus() {
+    let mut console = Console::new();
+    let mut system = System::default();
+    let mut told = |line: &str| ask(&mut console, &mut system, line, T0);
+    assert_eq!(
+        told("pool list"),
+        ["pool id=4 scheduler=weighted cpus=0,2 vcpus=2", "ok"]
+    );
+    let second = "vcpu domain=d2 index=0 pool=4 state=off cpu=- affinity=2 weight=3 budget_ns=- period_ns=- ran_ns=10 \
+                  waited_ns=20 longest_wait_ns=5 switches=7 migrations=1";
+    assert_eq!(told("vcpu list d2"), [second, "ok"]);
+    let all = told("vcpu list");
+    assert_eq!(all.len(), 3);
+    assert!(all[0].contains("state=running cpu=2 affinity=2 weight=3 budget_ns=500 period_ns=900"));
+    assert_eq!(
+        told("vcpu list d9"),
+        ["error: no domain d9, `domains` lists them"]
+    );
+    assert_eq!(told("pool set 4 scheduler deadline"), ["ok"]);
+    assert_eq!(
+        told("pool set 5 scheduler deadline"),
+        ["error: no pool 5, `pool list` lists them"]
+    );
+    assert_eq!(told("domain set d1.affinity 0,1"), ["ok"]);
+    for (line, error) in [
+        ("pool", "what to do is missing, write `pool list|set`"),
+        (
+            "pool frob",
+            "`frob` is no part of it, write `pool list|set`",
+        ),
+        (
+            "pool set x scheduler null",
+            "`x` is no pool's number, write `pool set ID scheduler NAME`",
+        ),
+        (
+            "pool set 4 slice 3",
+            "`slice` is no parameter of a pool, write `pool set ID scheduler NAME`",
+        ),
+        ("vcpu list 1", "`1` is no domain, write `vcpu list [dN]`"),
+        (
+            "domain set d1.weight",
+            "the value is missing, write `domain set dN.NAME VALUE`",
+        ),
+        (
+            "domain set d1.weight 0",
+            "`0` is no value for d1.weight, expected a weight of 1 to 10000",
+        ),
+    ] {
+        assert_eq!(told(line), [format!("error: {error}")], "{line}");
+    }
 }
 
 /// The trace of all CPUs is one story; it can be asked for by coprocessor and by time, and says what it has forgotten.

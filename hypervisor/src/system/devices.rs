@@ -1,7 +1,7 @@
 //! The small devices of a domain: real-time clock, watchdog, firmware configuration; and its vCPUs' physical timers.
 //!
 //! What they decide is in the library. Here they get the clock, their interrupts reach the domain's interrupt controller, and
-//! what is due is kept as one alarm for each domain, which the CPU of its first vCPU has among what its timer is set to.
+//! what is due is kept as one alarm for each domain, which one CPU, its timekeeper, has among what its timer is set to.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,7 +10,7 @@
     clippy::arithmetic_side_effects
 )]
 
-use super::domain::{Domain, Life};
+use super::domain::{Domain, Life, Vcpu};
 use super::exit::{Answer, within};
 use super::schedule::{self, Member};
 use crate::arch::{memory, timer};
@@ -171,10 +171,8 @@ fn follow_up(domain: &Domain, devices: &Devices) {
         devices.watchdog.interrupt_level(),
     );
     let deadline = devices.deadline();
-    if domain.alarm.swap(deadline, Ordering::SeqCst) != deadline
-        && let Some(first) = domain.vcpus.first()
-    {
-        schedule::rearm_at(first.cpu);
+    if domain.alarm.swap(deadline, Ordering::SeqCst) != deadline {
+        schedule::rearm_at(domain.timekeeper);
     }
     if devices.watchdog.expired() && domain.life() == Life::Running {
         log::error!(
@@ -212,7 +210,7 @@ pub fn stop_timer(member: Member) {
     follow_timer(member, &state);
 }
 
-/// Brings interrupt and alarm in agreement with the timer, on the vCPU's own CPU. Under the timer's lock.
+/// Brings interrupt and alarm in agreement with the timer. Under the timer's lock.
 fn follow_timer(member: Member, state: &PhysicalTimer) {
     let Member { domain, vcpu } = member;
     let level = state.interrupt_level(timer::counter());
@@ -230,24 +228,27 @@ fn follow_timer(member: Member, state: &PhysicalTimer) {
     }
 }
 
-/// When this vCPU's CPU has to look at its timer or the domain's devices, in ns.
-pub fn next_deadline(member: Member) -> u64 {
-    let own = member.vcpu.alarm.load(Ordering::SeqCst);
-    if member.vcpu.index == 0 {
-        own.min(member.domain.alarm.load(Ordering::SeqCst))
-    } else {
-        own
+/// When a vCPU's physical timer has to be looked at, in ns: by the CPU that has it loaded, or, while it sleeps, by the one that saved it. One that waits
+/// for a CPU is looked at when it gets one.
+pub fn vcpu_deadline(vcpu: &Vcpu) -> u64 {
+    vcpu.alarm.load(Ordering::SeqCst)
+}
+
+/// Looks at it.
+pub fn vcpu_timer(member: Member, now: Instant) {
+    if vcpu_deadline(member.vcpu) <= now.as_nanos() {
+        follow_timer(member, &member.vcpu.timer.lock());
     }
 }
 
-/// The timer of this vCPU's CPU expired.
-pub fn timer(member: Member, now: Instant) {
-    let Member { domain, vcpu } = member;
-    if vcpu.alarm.load(Ordering::SeqCst) <= now.as_nanos() {
-        follow_timer(member, &vcpu.timer.lock());
-    }
-    let first = vcpu.index == 0;
-    if !first || domain.alarm.load(Ordering::SeqCst) > now.as_nanos() {
+/// When the domain's devices have to be looked at, in ns.
+pub fn next_deadline(domain: &Domain) -> u64 {
+    domain.alarm.load(Ordering::SeqCst)
+}
+
+/// The timer of the CPU that looks after them expired.
+pub fn timer(domain: &Domain, now: Instant) {
+    if next_deadline(domain) > now.as_nanos() {
         return;
     }
     domain.alarm.store(NEVER, Ordering::SeqCst);

@@ -18,11 +18,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use coproc_core::address::{GuestPhysical, HostPhysical};
 use coproc_core::id::DomainId;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use hypervisor::guest_tree::layout;
 use hypervisor::memory::frames::Piece;
 use hypervisor::physical_timer::PhysicalTimer;
 use hypervisor::psci::DomainPower;
+use hypervisor::vcpu_schedule::VcpuId;
 use hypervisor::vgic::{Kicks, Line, ListRegisters, Vgic};
 use hypervisor::vpci::{SLOTS, VirtualBus, intx_line};
 use hypervisor::vpl011::Vpl011;
@@ -43,12 +44,21 @@ pub enum Activity {
     Parked = 3,
 }
 
+/// No CPU.
+pub const NOWHERE: usize = usize::MAX;
+
 /// A virtual CPU.
 pub struct Vcpu {
     /// Index within its domain.
     pub index: usize,
-    /// The CPU that it runs on.
-    pub cpu: usize,
+    /// Index of its pool.
+    pub pool: usize,
+    /// What it is called there.
+    pub id: VcpuId,
+    /// Domain and index in one ([`Self::number`]).
+    number: AtomicUsize,
+    /// The CPU in which its registers are; [`NOWHERE`]: they are saved. Changed by that CPU only.
+    pub resident: AtomicUsize,
     /// General registers.
     pub registers: context::RegisterFile,
     /// Everything else.
@@ -68,13 +78,17 @@ impl Vcpu {
     /// A vCPU that is off.
     pub const fn new(
         index: usize,
-        cpu: usize,
+        pool: usize,
+        id: VcpuId,
         context: context::Context,
         lists: ListRegisters,
     ) -> Self {
         Self {
             index,
-            cpu,
+            pool,
+            id,
+            number: AtomicUsize::new(NOWHERE),
+            resident: AtomicUsize::new(NOWHERE),
             registers: context::RegisterFile::new(),
             context,
             lists: Mutex::new(lists),
@@ -83,6 +97,17 @@ impl Vcpu {
             activity: AtomicU8::new(Activity::Off as u8),
             attention: AtomicBool::new(false),
         }
+    }
+
+    /// Says which it is: index `index` of the domain at `position` of the system's list.
+    pub fn set_number(&self, position: usize) {
+        let number = position.wrapping_shl(3) | self.index;
+        self.number.store(number, Ordering::SeqCst);
+    }
+
+    /// Position of its domain in the system's list times 8, plus its index.
+    pub fn number(&self) -> usize {
+        self.number.load(Ordering::Relaxed)
     }
 
     /// What it is doing.
@@ -114,7 +139,8 @@ impl Vcpu {
     #[inline]
     pub fn demand_attention(&self) {
         self.attention.store(true, Ordering::SeqCst);
-        if let Some(cpu) = cpu::by_index(self.cpu) {
+        // If nobody has it loaded, who loads it looks at it.
+        if let Some(cpu) = cpu::by_index(self.resident.load(Ordering::SeqCst)) {
             cpu.demand();
         }
     }
@@ -128,17 +154,36 @@ impl Vcpu {
     /// Lets a waiting vCPU go on; makes its CPU look at it.
     pub fn wake(&self) {
         self.demand_attention();
-        for from in [Activity::Waiting, Activity::Parked] {
-            let _ = self.activity.compare_exchange(
-                from as u8,
-                Activity::Ready as u8,
-                Ordering::SeqCst,
-                Ordering::SeqCst,
-            );
+        let woken = [Activity::Waiting, Activity::Parked].map(|from| {
+            self.activity
+                .compare_exchange(
+                    from as u8,
+                    Activity::Ready as u8,
+                    Ordering::SeqCst,
+                    Ordering::SeqCst,
+                )
+                .is_ok()
+        });
+        if woken.contains(&true) {
+            schedule::wake(self);
+        } else {
+            self.kick();
         }
-        if self.cpu == cpu::current().index() {
-            schedule::woken_here(self);
-        } else if let Some(target) = cpu::by_index(self.cpu) {
+    }
+
+    /// Lets one that is off run.
+    pub fn start(&self) {
+        self.set_activity(Activity::Ready);
+        self.demand_attention();
+        schedule::wake(self);
+    }
+
+    /// Makes the CPU that has it loaded look at it.
+    fn kick(&self) {
+        let resident = self.resident.load(Ordering::SeqCst);
+        if resident != cpu::current().index()
+            && let Some(target) = cpu::by_index(resident)
+        {
             arch::gic::kick(target.affinity.load(Ordering::Relaxed));
         }
     }
@@ -253,8 +298,12 @@ pub struct Domain {
     pub flash: Option<Mutex<[Bank; 2]>>,
     /// Its clock and watchdog.
     pub devices: Mutex<Devices>,
-    /// In ns, when its devices have to be looked at: vCPU 0's CPU does it.
+    /// In ns, when its devices have to be looked at.
     pub alarm: AtomicU64,
+    /// The CPU whose timer sees to that, wherever the vCPUs are.
+    pub timekeeper: usize,
+    /// For each CPU the index of the vCPU that it had loaded last.
+    last: [AtomicU8; cpu::MAX_CPUS],
     /// Its stage 2.
     pub stage2: Mutex<Stage2>,
     /// Its interrupt controller.
@@ -278,6 +327,7 @@ impl Domain {
         uart: bool,
         devices: Devices,
         flash: Option<[Bank; 2]>,
+        timekeeper: usize,
         stage2: Stage2,
         vgic: Vgic,
     ) -> Self {
@@ -298,6 +348,8 @@ impl Domain {
             flash: flash.map(Mutex::new),
             devices: Mutex::new(devices),
             alarm: AtomicU64::new(u64::MAX),
+            timekeeper,
+            last: [const { AtomicU8::new(u8::MAX) }; cpu::MAX_CPUS],
             stage2: Mutex::new(stage2),
             vgic: Mutex::new(vgic),
         }
@@ -311,6 +363,16 @@ impl Domain {
             2 => Life::Off,
             _ => Life::Crashed,
         }
+    }
+
+    /// Notes that a CPU loads one of its vCPUs. Returns whether it had another one of them before.
+    pub fn last_on(&self, cpu: usize, vcpu: usize) -> bool {
+        let vcpu = vcpu as u8;
+        self.last.get(cpu).is_some_and(|last| {
+            let before = last.load(Ordering::Relaxed);
+            last.store(vcpu, Ordering::Relaxed);
+            before != vcpu && before != u8::MAX
+        })
     }
 
     /// Changes what it is doing.

@@ -331,6 +331,5 @@ fn start_vcpu(domain: &Domain, vcpu: &Vcpu, entry: u64, argument: u64) {
     domain.kick(kicks);
     vcpu.context.reset();
     vcpu.registers.start_at(entry, argument);
-    vcpu.set_activity(Activity::Ready);
-    vcpu.wake();
+    vcpu.start();
 }

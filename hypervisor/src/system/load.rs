@@ -7,11 +7,11 @@ use super::attachment;
 use super::devices::Devices;
 use super::domain::{Domain, Life, Stage2, Vcpu};
 use super::flash::{self, Bank};
-use super::schedule::MEMBERS;
+use super::schedule;
 use super::sharing::{Instance, Link};
 use super::tables::TableFrames;
 use super::{FRAMES, console};
-use crate::arch::{context, cpu, memory, timer};
+use crate::arch::{context, memory, timer};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -23,6 +23,7 @@ use hypervisor::guest_tree::{self, GuestTree, layout};
 use hypervisor::image::{self, Header};
 use hypervisor::memory::frames::{FrameError, Piece};
 use hypervisor::psci::{DomainPower, Workarounds};
+use hypervisor::vcpu_schedule::{CpuSet, Parameters, ScheduleError, VcpuId};
 use hypervisor::vgic::{ListRegisters, Vgic};
 use hypervisor::vpci::{SLOTS, VirtualBus, Window, Windows};
 use platforms::translation::{Geometry, Stage2Attributes, TranslationTable};
@@ -41,6 +42,8 @@ struct Taken {
     flash: Vec<Piece>,
     table: Option<TranslationTable>,
     attached: Vec<(usize, VcoprocId)>,
+    /// Places in pools.
+    scheduled: Vec<(usize, VcpuId)>,
 }
 
 impl Taken {
@@ -50,6 +53,12 @@ impl Taken {
                 && let Err(error) = attachment::detach(index, instance, who)
             {
                 log::error!("{who} could not be taken back: {error}");
+            }
+        }
+        for (pool, who) in self.scheduled {
+            if let Some(pool) = schedule::pools().get(pool) {
+                // It never ran, so nothing is in its way.
+                let _ = pool.lock().pool.remove(who);
             }
         }
         if let Some(table) = self.table {
@@ -70,9 +79,7 @@ pub struct Workshop<'a> {
     /// For each CPU of the device tree its number here, if it runs.
     pub online: &'a [Option<usize>],
     next_vmid: u64,
-    next_cpu: usize,
-    /// vCPUs on each CPU.
-    load: [usize; cpu::MAX_CPUS],
+    next_timekeeper: usize,
 }
 
 impl<'a> Workshop<'a> {
@@ -87,8 +94,7 @@ impl<'a> Workshop<'a> {
             geometry,
             online,
             next_vmid: 1,
-            next_cpu: 0,
-            load: [0; cpu::MAX_CPUS],
+            next_timekeeper: 0,
         }
     }
 
@@ -160,7 +166,7 @@ impl<'a> Workshop<'a> {
         let (bus, links) = self.connect(config, taken)?;
         // Virtual time starts with the domain.
         let offset = timer::counter();
-        let vcpus = self.vcpus(config, vttbr, offset)?;
+        let vcpus = self.vcpus(config, taken, vttbr, offset)?;
         if let Some(first) = vcpus.first() {
             first.registers.start_at(entry.0.get(), entry.1.get());
         }
@@ -182,9 +188,12 @@ impl<'a> Workshop<'a> {
             config.vpl011,
             Devices::new(offset, config),
             flash,
+            self.timekeeper(),
             Stage2 { table, vttbr },
             Vgic::new(config.cpus as usize, SPIS),
         );
+        // From here on they belong to the domain.
+        taken.scheduled.clear();
         domain.set_life(Life::Created);
         Ok(domain)
     }
@@ -295,52 +304,71 @@ impl<'a> Workshop<'a> {
         Ok((bus, links))
     }
 
+    /// The CPU whose timer looks after a domain's devices: each that runs in turn.
+    fn timekeeper(&mut self) -> usize {
+        let running = self.online.iter().flatten().count().max(1);
+        let turn = self.next_timekeeper % running;
+        self.next_timekeeper = turn + 1;
+        self.online.iter().flatten().nth(turn).copied().unwrap_or(0)
+    }
+
     fn vcpus(
-        &mut self,
+        &self,
         config: &DomainConfig,
+        taken: &mut Taken,
         vttbr: u64,
         offset: u64,
     ) -> Result<Vec<Vcpu>, Error> {
-        (0..config.cpus as usize)
-            .map(|index| {
-                let cpu = match config.affinity.get(index) {
-                    Some(wanted) => {
-                        self.online.get(*wanted).copied().flatten().ok_or_else(|| {
-                            let found = format!("CPU {wanted}, which does not run domains");
-                            Error::new(
-                                config.path.clone(),
-                                found,
-                                "a CPU that started and is no firmware core",
-                            )
-                            .property("baton,cpu-affinity")
-                        })?
-                    }
-                    None => {
-                        // In turn over those that run: at least the one that booted does.
-                        let running = self.online.iter().flatten().count().max(1);
-                        let turn = self.next_cpu % running;
-                        self.next_cpu = turn + 1;
-                        self.online.iter().flatten().nth(turn).copied().unwrap_or(0)
-                    }
+        let refused = |property: &'static str, found: String, expected: &'static str| {
+            Error::new(config.path.clone(), found, expected).property(property)
+        };
+        let pool = schedule::pools().get(config.pool).ok_or_else(|| {
+            refused(
+                "baton,cpu-pool",
+                "no pool".to_string(),
+                "a pool with a CPU that runs",
+            )
+        })?;
+        let mut vcpus = Vec::new();
+        for index in 0..config.cpus as usize {
+            let mut parameters = Parameters {
+                share: config.share,
+                affinity: CpuSet::ALL,
+            };
+            if let Some(wanted) = config.affinity.get(index) {
+                let running = self.online.get(*wanted).copied().flatten();
+                let cpu = running.ok_or_else(|| {
+                    let found = format!("CPU {wanted}, which does not run domains");
+                    let expected = "a CPU that started and is no firmware core";
+                    refused("baton,cpu-affinity", found, expected)
+                })?;
+                parameters.affinity = CpuSet::only(cpu);
+            }
+            let mut inner = pool.lock();
+            let added = inner.pool.add(&parameters, timer::now());
+            let algorithm = inner.pool.algorithm();
+            drop(inner);
+            let (id, kick) = added.map_err(|error| {
+                let found = format!("vCPU {index} in pool {} ({algorithm}): {error}", pool.id);
+                let property = match error {
+                    ScheduleError::NoCpu => "baton,cpu-affinity",
+                    ScheduleError::OutOfRange { .. } => "baton,cpu-weight",
+                    _ if config.share.budget.is_some() => "baton,cpu-budget-us",
+                    _ => "cpus",
                 };
-                let load = self
-                    .load
-                    .get_mut(cpu)
-                    .filter(|load| **load < MEMBERS)
-                    .ok_or_else(|| {
-                        let found = format!("a vCPU too many for CPU {cpu}");
-                        Error::new(config.path.clone(), found, "at most 16 vCPUs on a CPU")
-                            .property("cpus")
-                    })?;
-                *load = load.saturating_add(1);
-                Ok(Vcpu::new(
-                    index,
-                    cpu.min(cpu::MAX_CPUS - 1),
-                    context::Context::new(index as u64, vttbr, offset),
-                    ListRegisters::new(context::list_register_count()),
-                ))
-            })
-            .collect()
+                refused(property, found, "what the pool can give")
+            })?;
+            schedule::announce(kick);
+            taken.scheduled.push((config.pool, id));
+            vcpus.push(Vcpu::new(
+                index,
+                config.pool,
+                id,
+                context::Context::new(index as u64, vttbr, offset),
+                ListRegisters::new(context::list_register_count()),
+            ));
+        }
+        Ok(vcpus)
     }
 }
 
@@ -438,26 +466,15 @@ fn store(pieces: &[Piece], at: GuestPhysical, data: &[u8]) {
     }
 }
 
-/// Which CPU runs which vCPUs.
+/// Tells all vCPUs of the system who they are, and their pools.
 pub fn distribute(domains: &'static [Domain]) {
-    for domain in domains {
+    for (position, domain) in domains.iter().enumerate() {
         for vcpu in &domain.vcpus {
-            vcpu.registers
-                .belong_to(super::schedule::Member { domain, vcpu });
+            let member = schedule::Member { domain, vcpu };
+            vcpu.set_number(position);
+            vcpu.registers.belong_to(member);
+            schedule::enlist(member);
         }
-    }
-    for index in 0..cpu::MAX_CPUS {
-        let members = domains
-            .iter()
-            .flat_map(|domain| {
-                domain
-                    .vcpus
-                    .iter()
-                    .map(move |vcpu| super::schedule::Member { domain, vcpu })
-            })
-            .filter(|member| member.vcpu.cpu == index)
-            .collect();
-        super::schedule::assign(index, members);
     }
 }
 
@@ -465,7 +482,6 @@ pub fn distribute(domains: &'static [Domain]) {
 pub fn start(domain: &Domain) {
     domain.set_life(Life::Running);
     if let Some(first) = domain.vcpus.first() {
-        first.set_activity(super::domain::Activity::Ready);
-        first.wake();
+        first.start();
     }
 }

@@ -8,7 +8,9 @@
 )]
 
 use super::domain::{Domain, Life};
+use super::processors;
 use super::recording::feed;
+use super::schedule;
 use super::sharing::Instance;
 use super::{attachment, boot, custody, firmware};
 use crate::arch::{self, timer};
@@ -22,12 +24,14 @@ use coproc_core::environment::Environment;
 use coproc_core::id::{CoprocId, DomainId, VcoprocId};
 use coproc_core::record::Input;
 use core::fmt;
+use hypervisor::console::cpus::{PoolReport, VcpuReport};
 use hypervisor::console::management::{
     CoprocReport, DomainReport, DomainState, HistogramReport, Management, ManagementError,
     MemoryReport, RecordReport, SliceReport, VcoprocReport, VcoprocState,
 };
 use hypervisor::console::setting::{Setting, shorten};
 use hypervisor::trace::Rings;
+use hypervisor::vcpu_schedule::CpuSet;
 
 /// The console's face of it.
 pub struct Face;
@@ -160,6 +164,16 @@ impl Management for Face {
                 let _ = coprocs.try_push(instance.id);
             }
         }
+        let may_run = domain.vcpus.iter().fold(CpuSet::NONE, |cpus, vcpu| {
+            cpus | schedule::pools()
+                .get(vcpu.pool)
+                .map_or(CpuSet::NONE, |pool| {
+                    let mut inner = pool.lock();
+                    let report = inner.pool.report(vcpu.id, timer::now());
+                    let affinity = report.map_or(CpuSet::NONE, |report| report.parameters.affinity);
+                    affinity & inner.pool.cpus()
+                })
+        });
         Some(DomainReport {
             id: domain.id,
             state: match domain.life() {
@@ -170,14 +184,7 @@ impl Management for Face {
             },
             vcpus: domain.vcpus.len() as u32,
             memory_mib: domain.memory_size() >> 20,
-            cpus: system
-                .numbers
-                .iter()
-                .zip(0u32..)
-                .fold(0, |cpus, (number, place)| {
-                    let here = domain.vcpus.iter().any(|vcpu| Some(vcpu.cpu) == *number);
-                    cpus | u64::from(here).wrapping_shl(place)
-                }),
+            cpus: processors::listed(may_run).0,
             coprocs,
         })
     }
@@ -332,6 +339,22 @@ impl Management for Face {
                     .map_err(|error| failed(&error, "nothing was changed"))
             }
         }
+    }
+
+    fn pool(&mut self, index: usize) -> Option<PoolReport> {
+        processors::pool(index)
+    }
+
+    fn vcpu(&mut self, index: usize) -> Option<VcpuReport> {
+        processors::vcpu(index)
+    }
+
+    fn set_pool(&mut self, pool: u32, scheduler: &str) -> Result<(), ManagementError> {
+        processors::set_pool(pool, scheduler)
+    }
+
+    fn set_domain(&mut self, name: &str, value: &str) -> Result<(), ManagementError> {
+        processors::set_domain(name, value)
     }
 
     fn attach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError> {

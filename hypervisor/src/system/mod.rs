@@ -15,13 +15,14 @@
 //! 6. `Domain::stage2`: one domain's tables
 //! 7. `Domain::vgic`
 //! 8. `Vcpu::lists`: one vCPU's list registers
-//! 9. the IOMMU ([`boot::iommu`])
-//! 10. `FirmwareCore::state`: a firmware core's device
-//! 11. the physical PCI configuration space ([`boot::config_space`])
-//! 12. `System::gic`
-//! 13. [`FRAMES`]
-//! 14. one CPU's trace: nothing is locked under it
-//! 15. the buffer of messages: so that a message may be logged under any lock
+//! 9. `SharedPool`: one pool's scheduler, since a vCPU may be woken under any lock above
+//! 10. the IOMMU ([`boot::iommu`])
+//! 11. `FirmwareCore::state`: a firmware core's device
+//! 12. the physical PCI configuration space ([`boot::config_space`])
+//! 13. `System::gic`
+//! 14. [`FRAMES`]
+//! 15. one CPU's trace: nothing is locked under it
+//! 16. the buffer of messages: so that a message may be logged under any lock
 #![deny(unsafe_code)]
 
 pub mod attachment;
@@ -41,6 +42,7 @@ pub mod interrupts;
 pub mod load;
 pub mod management;
 pub mod pci;
+pub mod processors;
 pub mod recording;
 pub mod schedule;
 pub mod shared_memory;

@@ -1,8 +1,15 @@
-//! Which vCPU runs on a CPU, and what a CPU does that has none.
+//! Carries out what the scheduler of vCPUs decides ([`hypervisor::vcpu_schedule`]), and what a CPU does that has none.
 //!
-//! A vCPU belongs to one CPU. Those that are ready take turns; a vCPU that waits, waits *here*: the exit that put it to
-//! sleep returns only when a vCPU of this CPU can go on, be it the same. This is the place where a scheduler for
-//! vCPUs plugs in; today's is round robin.
+//! Each CPU has a *seat*: what is loaded, and what it has to see to. A vCPU that waits, waits *here*: the exit that put it to sleep returns only
+//! when this CPU has a vCPU to go on with, be it the same. On the way through an ordinary exit no lock of the scheduler is taken: who changes
+//! something for a CPU marks its seat ([`Seat::resched`]), demands its attention and kicks it.
+//!
+//! # How a vCPU moves
+//! Under its pool's lock it is given to another CPU, while its registers may still be in this one. This one saves them and then says so:
+//! [`Vcpu::resident`] becomes [`NOWHERE`] with release ordering. The other one, having saved its own, waits for that with acquire ordering, so it
+//! sees all that was saved, list registers and virtual timer included; then it claims `resident` for itself. The wait is short: whoever was
+//! told to let go does nothing else first. From then on kicks go there: `resident` and `attention` are written and read in one total
+//! order (SeqCst), so a waker either sees the new CPU, or the new CPU sees what the waker left.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,23 +18,20 @@
     clippy::arithmetic_side_effects
 )]
 
-use super::domain::{Activity, Domain, Life, Vcpu};
+use super::domain::{Activity, Domain, Life, NOWHERE, Vcpu};
 use super::{attachment, console, devices, exit, interrupts, sharing};
 use crate::arch::context::{self, Context, Registers};
 use crate::arch::cpu::{self, Cpu, MAX_CPUS};
-use crate::arch::{gic, registers, timer};
+use crate::arch::{gic, mmu, registers, timer};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
-use coproc_core::time::{Duration, Instant};
+use coproc_core::time::Instant;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use hypervisor::vcpu_schedule::{CpuSet, Pool, VcpuId};
 use hypervisor::vgic::Deactivated;
-use spin::Once;
+use spin::{Mutex, Once};
 
-/// How long a vCPU runs while others on its CPU are ready, too.
-const TURN: Duration = Duration::from_millis(5);
 const NEVER: u64 = u64::MAX;
-/// Most vCPUs on a CPU.
-pub const MEMBERS: usize = 16;
 
 /// A vCPU with its domain.
 #[derive(Clone, Copy)]
@@ -38,32 +42,78 @@ pub struct Member {
     pub vcpu: &'static Vcpu,
 }
 
-/// What a CPU runs.
-struct Queue {
-    members: Once<Vec<Member>>,
-    /// Index of the vCPU whose state is in the CPU.
-    loaded: AtomicUsize,
-    /// End of the loaded one's turn, in ns; [`NEVER`] if nobody else is ready.
-    turn_end: AtomicU64,
-    /// For each member that isn't loaded: when its virtual timer fires.
-    wake_at: [AtomicU64; MEMBERS],
-    /// What the timer is set to must be computed again.
-    rearm: AtomicBool,
+/// The vCPU with this number.
+fn member(number: usize) -> Option<Member> {
+    if number == NOWHERE {
+        return None;
+    }
+    let domain = super::get()?.domains.get(number >> 3)?;
+    let vcpu = domain.vcpus.get(number & 7)?;
+    Some(Member { domain, vcpu })
 }
 
-const NONE: usize = usize::MAX;
+/// A pool of CPUs and what its numbers stand for.
+pub struct SharedPool {
+    /// Its number in the device tree.
+    pub id: u32,
+    inner: Mutex<Inner>,
+}
 
-static QUEUES: [Queue; MAX_CPUS] = [const {
-    Queue {
-        members: Once::new(),
-        loaded: AtomicUsize::new(NONE),
-        turn_end: AtomicU64::new(NEVER),
-        wake_at: [const { AtomicU64::new(NEVER) }; MEMBERS],
+/// What a pool's lock protects.
+pub struct Inner {
+    /// Who runs where.
+    pub pool: Pool,
+    /// By [`VcpuId`]; a vCPU whose domain isn't complete has no member yet, and isn't awake.
+    members: Vec<Option<Member>>,
+}
+
+impl Inner {
+    /// The vCPU with this id.
+    pub fn member(&self, who: VcpuId) -> Option<Member> {
+        self.members.get(who.slot()).copied().flatten()
+    }
+}
+
+impl SharedPool {
+    /// The pool, locked.
+    pub fn lock(&self) -> spin::MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+}
+
+static POOLS: Once<Vec<SharedPool>> = Once::new();
+
+/// What one CPU is about.
+struct Seat {
+    /// The number of the vCPU whose registers are in it ([`Vcpu::number`]), or [`NOWHERE`].
+    loaded: AtomicUsize,
+    /// Index of its pool in [`POOLS`]; [`NOWHERE`] if it has none.
+    pool: AtomicUsize,
+    /// Whether it was decided that the loaded vCPU runs.
+    running: AtomicBool,
+    /// The pool has to be asked before anything is resumed.
+    resched: AtomicBool,
+    /// When the pool wants to be asked at the latest, in ns.
+    event: AtomicU64,
+    /// What the timer is set to must be computed again.
+    rearm: AtomicBool,
+    /// The interrupt of the virtual timer is known to be inactive in this CPU.
+    timer_inactive: AtomicBool,
+}
+
+static SEATS: [Seat; MAX_CPUS] = [const {
+    Seat {
+        loaded: AtomicUsize::new(NOWHERE),
+        pool: AtomicUsize::new(NOWHERE),
+        running: AtomicBool::new(false),
+        resched: AtomicBool::new(true),
+        event: AtomicU64::new(NEVER),
         rearm: AtomicBool::new(true),
+        timer_inactive: AtomicBool::new(false),
     }
 }; MAX_CPUS];
 
-fn queue(cpu: &Cpu) -> &'static Queue {
+fn seat(cpu: &Cpu) -> &'static Seat {
     at(cpu.index())
 }
 
@@ -71,13 +121,68 @@ fn queue(cpu: &Cpu) -> &'static Queue {
     clippy::indexing_slicing,
     reason = "below MAX_CPUS, which is the length"
 )]
-fn at(index: usize) -> &'static Queue {
-    &QUEUES[index % MAX_CPUS]
+fn at(index: usize) -> &'static Seat {
+    &SEATS[index % MAX_CPUS]
 }
 
-/// Tells which vCPUs CPU `index` runs.
-pub fn assign(index: usize, members: Vec<Member>) {
-    at(index).members.call_once(|| members);
+/// Makes the pools, before any domain.
+pub fn start_pools(pools: Vec<(u32, Pool)>) {
+    for (index, (_, pool)) in pools.iter().enumerate() {
+        for cpu in pool.cpus().iter() {
+            at(cpu).pool.store(index, Ordering::SeqCst);
+        }
+    }
+    POOLS.call_once(|| {
+        let shared = pools.into_iter().map(|(id, pool)| SharedPool {
+            id,
+            inner: Mutex::new(Inner {
+                pool,
+                members: Vec::new(),
+            }),
+        });
+        shared.collect()
+    });
+}
+
+/// All pools.
+pub fn pools() -> &'static [SharedPool] {
+    POOLS.get().map_or(&[], Vec::as_slice)
+}
+
+/// Says whom a pool's number stands for.
+pub fn enlist(member: Member) {
+    if let Some(pool) = pools().get(member.vcpu.pool) {
+        let mut inner = pool.lock();
+        let slots = member.vcpu.id.slot().saturating_add(1);
+        if inner.members.len() < slots {
+            inner.members.resize(slots, None);
+        }
+        if let Some(place) = inner.members.get_mut(member.vcpu.id.slot()) {
+            *place = Some(member);
+        }
+    }
+}
+
+/// These CPUs have to ask their pool.
+pub fn announce(cpus: CpuSet) {
+    let this = cpu::current().index();
+    for index in cpus.iter() {
+        at(index).resched.store(true, Ordering::SeqCst);
+        if let Some(target) = cpu::by_index(index) {
+            target.demand();
+            if index != this {
+                gic::kick(target.affinity.load(Ordering::Relaxed));
+            }
+        }
+    }
+}
+
+/// A vCPU that waited, or was off, is ready.
+pub fn wake(vcpu: &Vcpu) {
+    if let Some(pool) = pools().get(vcpu.pool) {
+        let kick = pool.lock().pool.wake(vcpu.id, timer::now());
+        announce(kick);
+    }
 }
 
 /// The timer of CPU `index` must be set anew before that CPU goes on; it is told.
@@ -94,52 +199,37 @@ pub fn rearm_at(index: usize) {
 /// The timer of this CPU must be set anew before it goes on.
 pub fn rearm() {
     let cpu = cpu::current();
-    queue(cpu).rearm.store(true, Ordering::Relaxed);
+    seat(cpu).rearm.store(true, Ordering::Relaxed);
     cpu.demand();
 }
 
-impl Queue {
-    fn members(&'static self) -> &'static [Member] {
-        self.members.get().map_or(&[][..], Vec::as_slice)
+impl Seat {
+    fn loaded(&self) -> Option<Member> {
+        member(self.loaded.load(Ordering::Relaxed))
     }
 
-    fn loaded(&'static self) -> Option<Member> {
-        self.members()
-            .get(self.loaded.load(Ordering::Relaxed))
-            .copied()
+    fn pool(&self) -> Option<&'static SharedPool> {
+        pools().get(self.pool.load(Ordering::Relaxed))
     }
 
-    /// Whether the loaded one's turn is over. The clock is read only if somebody waits for that.
-    fn turn_is_over(&self) -> bool {
-        let end = self.turn_end.load(Ordering::Relaxed);
-        end != NEVER && timer::now().as_nanos() >= end
+    /// Whether the loaded vCPU goes on without a question to the pool.
+    fn may_go_on(&self, member: Member) -> bool {
+        self.running.load(Ordering::Relaxed)
+            && !self.resched.load(Ordering::SeqCst)
+            && member.vcpu.activity() == Activity::Ready
     }
 
-    /// The next ready vCPU after the loaded one, in turn; the loaded one comes last.
-    fn next(&'static self) -> Option<usize> {
-        let members = self.members();
-        let after = match self.loaded.load(Ordering::Relaxed) {
-            NONE => 0,
-            loaded => loaded.saturating_add(1),
-        };
-        (0..members.len())
-            .map(|offset| {
-                after
-                    .wrapping_add(offset)
-                    .checked_rem(members.len())
-                    .unwrap_or(0)
-            })
-            .find(|index| {
-                members
-                    .get(*index)
-                    .is_some_and(|member| member.vcpu.activity() == Activity::Ready)
-            })
+    fn set_event(&self, event: Option<Instant>) {
+        let event = event.map_or(NEVER, Instant::as_nanos);
+        if self.event.swap(event, Ordering::Relaxed) != event {
+            self.rearm.store(true, Ordering::Relaxed);
+        }
     }
 }
 
 /// The vCPU that exited on this CPU.
 pub fn loaded() -> Option<Member> {
-    queue(cpu::current()).loaded()
+    seat(cpu::current()).loaded()
 }
 
 /// This CPU's part from now on: run vCPUs.
@@ -150,53 +240,95 @@ pub fn run() -> ! {
 /// Chooses what this CPU resumes; waits until there is something.
 pub fn choose() -> *mut Registers {
     let cpu = cpu::current();
-    let queue = queue(cpu);
+    let seat = seat(cpu);
     loop {
         // Before everything that a demand may be about.
         cpu.take_demand();
         console::service();
-        if let Some(member) = queue.loaded() {
-            settle(member);
-        }
-        if let Some(member) = queue.loaded()
-            && member.vcpu.activity() == Activity::Ready
-            && !queue.turn_is_over()
+        if let Some(member) = seat.loaded()
+            && !settle(member)
+            && seat.may_go_on(member)
         {
             synchronise(member);
             if member.vcpu.attention() {
                 continue;
             }
-            set_timer(queue);
+            set_timer(cpu, seat);
             return member.vcpu.registers.pointer();
         }
-        match queue.next() {
-            Some(index) => {
-                switch_to(queue, index);
-                let others = queue.members().iter().enumerate().any(|(other, member)| {
-                    other != index && member.vcpu.activity() == Activity::Ready
-                });
-                let end = if others {
-                    timer::now().saturating_add(TURN).as_nanos()
-                } else {
-                    NEVER
-                };
-                queue.turn_end.store(end, Ordering::Relaxed);
-                queue.rearm.store(true, Ordering::Relaxed);
+        decide(cpu, seat);
+    }
+}
+
+/// Asks the pool what to do, and does it.
+fn decide(cpu: &'static Cpu, seat: &'static Seat) {
+    let Some(shared) = seat.pool() else {
+        // In no pool: nothing but interrupts.
+        idle(cpu, seat);
+        return;
+    };
+    // Before the pool is asked, so that what changes afterwards is seen the next time.
+    seat.resched.swap(false, Ordering::SeqCst);
+    let index = cpu.index();
+    let loaded = seat.loaded();
+    // While it waits, EL2's timer stands in for its own ones once its registers are saved.
+    let timers = loaded
+        .filter(|member| member.vcpu.activity() != Activity::Ready)
+        .and_then(|member| {
+            let own = member.vcpu.context.loaded_deadline();
+            let own = own.map_or(NEVER, Instant::as_nanos);
+            let earliest = own.min(devices::vcpu_deadline(member.vcpu));
+            (earliest != NEVER).then(|| Instant::from_nanos(earliest))
+        });
+    let now = timer::now();
+    let (decision, next, event) = {
+        let mut inner = shared.lock();
+        let Inner { pool, members } = &mut *inner;
+        let member = |who: VcpuId| members.get(who.slot()).copied().flatten();
+        let decision = pool.reschedule(
+            index,
+            loaded.map(|member| member.vcpu.id),
+            |who| member(who).is_some_and(|member| member.vcpu.activity() == Activity::Ready),
+            timers,
+            now,
+        );
+        let next = decision.run.and_then(member);
+        (decision, next, pool.next_event(index))
+    };
+    seat.set_event(event);
+    announce(decision.kick);
+    seat.running.store(next.is_some(), Ordering::Relaxed);
+    match next {
+        Some(next) if loaded.is_some_and(|loaded| core::ptr::eq(loaded.vcpu, next.vcpu)) => {}
+        Some(next) => {
+            if let Some(before) = loaded {
+                unload(seat, before);
             }
-            None => {
-                set_timer(queue);
-                registers::wait_for_interrupt();
-                interrupts::serve();
+            load(cpu, seat, next);
+        }
+        None => {
+            if let Some(before) = loaded.filter(|_| decision.unload) {
+                unload(seat, before);
             }
+            idle(cpu, seat);
         }
     }
 }
 
-/// Carries out what was decided about the loaded vCPU elsewhere: its domain was stopped.
-fn settle(member: Member) {
-    if matches!(member.domain.life(), Life::Off | Life::Crashed) {
+fn idle(cpu: &'static Cpu, seat: &'static Seat) {
+    set_timer(cpu, seat);
+    // A kick that came since is pending and ends this at once.
+    registers::wait_for_interrupt();
+    interrupts::serve();
+}
+
+/// Carries out what was decided about the loaded vCPU elsewhere: its domain was stopped. Returns whether nothing is loaded any more.
+fn settle(member: Member) -> bool {
+    let stopped = matches!(member.domain.life(), Life::Off | Life::Crashed);
+    if stopped {
         abandon(member);
     }
+    stopped
 }
 
 /// The loaded vCPU goes off: nothing of it is kept, and nothing of it stays in the CPU. Interrupts linked to physical ones are given
@@ -228,69 +360,73 @@ pub fn abandon(member: Member) {
     for intid in physical {
         gic::deactivate(intid);
     }
-    queue(cpu::current()).loaded.store(NONE, Ordering::Relaxed);
+    let seat = seat(cpu::current());
+    seat.timer_inactive.store(false, Ordering::Relaxed);
+    seat.loaded.store(NOWHERE, Ordering::Relaxed);
+    // Release: what this CPU did with it happened before another one starts it anew.
+    vcpu.resident.store(NOWHERE, Ordering::SeqCst);
     vcpu.set_activity(Activity::Off);
 }
 
-/// A vCPU of this CPU was woken: unless it is the loaded one, the loaded one's turn is limited from now on.
-pub fn woken_here(vcpu: &Vcpu) {
-    if !loaded().is_some_and(|member| core::ptr::eq(member.vcpu, vcpu)) {
-        notice_ready();
-    }
-}
-
-/// Another vCPU became ready on this CPU: the loaded one's turn is limited from now on.
-pub fn notice_ready() {
-    let queue = queue(cpu::current());
-    let loaded = queue.loaded.load(Ordering::Relaxed);
-    let others = queue
-        .members()
-        .iter()
-        .enumerate()
-        .any(|(index, member)| index != loaded && member.vcpu.activity() == Activity::Ready);
-    if others && queue.turn_end.load(Ordering::Relaxed) == NEVER {
-        queue.turn_end.store(
-            timer::now().saturating_add(TURN).as_nanos(),
-            Ordering::Relaxed,
-        );
-        queue.rearm.store(true, Ordering::Relaxed);
-    }
-}
-
-fn switch_to(queue: &'static Queue, index: usize) {
-    let from = queue.loaded.load(Ordering::Relaxed);
-    if from == index {
-        return;
-    }
+/// Saves the vCPU that is loaded; from here on another CPU may load it.
+fn unload(seat: &Seat, member: Member) {
     let affinity = cpu::current().affinity.load(Ordering::Relaxed);
     let virtual_timer = interrupts::virtual_timer();
-    if let Some(member) = queue.loaded() {
-        unload_lists(member);
-        let active = super::get()
-            .is_some_and(|system| system.gic.lock().private_active(virtual_timer, affinity));
-        let deadline = member.vcpu.context.save(active);
-        if let Some(slot) = queue.wake_at.get(from) {
-            slot.store(deadline.map_or(NEVER, Instant::as_nanos), Ordering::Relaxed);
-        }
-    }
-    if let Some(member) = queue.members().get(index) {
-        let active = member.vcpu.context.load();
-        {
-            let lists = member.vcpu.lists.lock();
-            context::write_lists(&lists, lists.in_use);
-        }
-        if let Some(system) = super::get() {
+    unload_lists(member);
+    if let Some(system) = super::get() {
+        let gic = system.gic.lock();
+        let active = gic.private_active(virtual_timer, affinity);
+        drop(gic);
+        // The timer is off before its interrupt is made inactive, or it would be taken here.
+        member.vcpu.context.save(active);
+        if active {
             system
                 .gic
                 .lock()
-                .set_private_active(virtual_timer, affinity, active);
+                .set_private_active(virtual_timer, affinity, false);
         }
-        if let Some(slot) = queue.wake_at.get(index) {
-            slot.store(NEVER, Ordering::Relaxed);
-        }
-        member.vcpu.demand_attention();
-        queue.loaded.store(index, Ordering::Relaxed);
     }
+    seat.timer_inactive.store(true, Ordering::Relaxed);
+    seat.loaded.store(NOWHERE, Ordering::Relaxed);
+    // Release: all that was saved, before the CPU that waits for it in `load`.
+    member.vcpu.resident.store(NOWHERE, Ordering::SeqCst);
+}
+
+/// Loads a vCPU that the pool gave to this CPU, which has nothing loaded.
+fn load(cpu: &'static Cpu, seat: &Seat, member: Member) {
+    let Member { domain, vcpu } = member;
+    // Acquire: all that the CPU saved that had it before. That one has been told to save it, and does nothing else first.
+    while vcpu
+        .resident
+        .compare_exchange(NOWHERE, cpu.index(), Ordering::SeqCst, Ordering::SeqCst)
+        .is_err()
+    {
+        core::hint::spin_loop();
+    }
+    let active = vcpu.context.load();
+    {
+        let lists = vcpu.lists.lock();
+        context::write_lists(&lists, lists.in_use);
+    }
+    let inactive = seat.timer_inactive.load(Ordering::Relaxed);
+    if (active || !inactive)
+        && let Some(system) = super::get()
+    {
+        let affinity = cpu.affinity.load(Ordering::Relaxed);
+        system
+            .gic
+            .lock()
+            .set_private_active(interrupts::virtual_timer(), affinity, active);
+    }
+    // Two vCPUs of a domain may use one ASID for two address spaces; this CPU's TLB must not confuse them.
+    if domain.last_on(cpu.index(), vcpu.index) {
+        mmu::invalidate_this_guest();
+    }
+    seat.loaded.store(vcpu.number(), Ordering::Relaxed);
+    if devices::vcpu_deadline(vcpu) != NEVER {
+        seat.rearm.store(true, Ordering::Relaxed);
+    }
+    vcpu.demand_attention();
 }
 
 fn unload_lists(member: Member) {
@@ -358,20 +494,30 @@ pub fn interrupt_waits(member: Member) -> bool {
 /// Sets the timer of a CPU that runs no vCPU.
 #[cfg(feature = "fw-core")]
 pub fn program_timer() {
-    set_timer(queue(cpu::current()));
+    let cpu = cpu::current();
+    set_timer(cpu, seat(cpu));
+}
+
+/// The domains whose devices this CPU's timer looks after.
+fn looked_after(cpu: &Cpu) -> impl Iterator<Item = &'static Domain> {
+    let index = cpu.index();
+    let domains = super::get().map_or(&[][..], |system| &system.domains);
+    domains
+        .iter()
+        .filter(move |domain| domain.timekeeper == index)
 }
 
 /// Sets this CPU's timer to the earliest thing it has to do.
-fn set_timer(queue: &'static Queue) {
-    if !queue.rearm.load(Ordering::Relaxed) || !queue.rearm.swap(false, Ordering::Relaxed) {
+fn set_timer(cpu: &Cpu, seat: &Seat) {
+    if !seat.rearm.load(Ordering::Relaxed) || !seat.rearm.swap(false, Ordering::SeqCst) {
         return;
     }
-    let mut earliest = queue.turn_end.load(Ordering::Relaxed);
-    for slot in &queue.wake_at {
-        earliest = earliest.min(slot.load(Ordering::Relaxed));
+    let mut earliest = seat.event.load(Ordering::Relaxed);
+    if let Some(member) = seat.loaded() {
+        earliest = earliest.min(devices::vcpu_deadline(member.vcpu));
     }
-    for member in queue.members() {
-        earliest = earliest.min(devices::next_deadline(*member));
+    for domain in looked_after(cpu) {
+        earliest = earliest.min(devices::next_deadline(domain));
     }
     if let Some(at) = sharing::next_deadline() {
         earliest = earliest.min(at.as_nanos());
@@ -388,20 +534,37 @@ fn set_timer(queue: &'static Queue) {
 
 /// This CPU's timer expired: whatever is due is done.
 pub fn timer_expired() {
-    let queue = queue(cpu::current());
+    let cpu = cpu::current();
+    let seat = seat(cpu);
     timer::arm(None);
-    queue.rearm.store(true, Ordering::Relaxed);
+    seat.rearm.store(true, Ordering::Relaxed);
     let now = timer::now();
-    for (slot, member) in queue.wake_at.iter().zip(queue.members()) {
-        if slot.load(Ordering::Relaxed) <= now.as_nanos() {
-            slot.store(NEVER, Ordering::Relaxed);
+    if let Some(shared) = seat.pool() {
+        loop {
+            // The lock is let go before the vCPU is woken.
+            let due = {
+                let mut inner = shared.lock();
+                let who = inner.pool.due(cpu.index(), now);
+                who.and_then(|who| inner.member(who))
+            };
+            let Some(member) = due else {
+                break;
+            };
+            devices::vcpu_timer(member, now);
             member.vcpu.wake();
         }
+        let inner = shared.lock();
+        if inner.pool.is_over(cpu.index(), now) {
+            seat.resched.store(true, Ordering::SeqCst);
+        }
+        seat.set_event(inner.pool.next_event(cpu.index()));
     }
-    for member in queue.members() {
-        devices::timer(*member, now);
+    if let Some(member) = seat.loaded() {
+        devices::vcpu_timer(member, now);
+    }
+    for domain in looked_after(cpu) {
+        devices::timer(domain, now);
     }
     sharing::timers(now);
     attachment::attend();
-    notice_ready();
 }

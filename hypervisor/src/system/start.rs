@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use hypervisor::config::machine::{self, EnableMethod, Gic, Machine, PciHost, UartKind};
 use hypervisor::config::{Configuration, Known, KnownName};
 use hypervisor::devicetree::{Error, Region, Tree};
+use hypervisor::vcpu_schedule::{self, CpuSet, Pool};
 use hypervisor::vpci::{self, ConfigAccess, FunctionAddress};
 use platforms::translation::Geometry;
 use spin::Mutex;
@@ -120,6 +121,7 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
         .iter()
         .map(|number| number.filter(|number| !firmware::is_core(*number)))
         .collect();
+    start_pools(&configuration, &running);
     let mut workshop = Workshop::new(&instances, geometry, &running);
     let mut domains = Vec::new();
     for config in configuration.domains.iter().flatten() {
@@ -174,6 +176,35 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
         load::start(domain);
     }
     schedule::run()
+}
+
+/// Makes the pools of CPUs. A pool without a CPU that runs vCPUs stays empty, and refuses every domain.
+fn start_pools(configuration: &Configuration, running: &[Option<usize>]) {
+    let mut used = CpuSet::NONE;
+    let mut pools = Vec::new();
+    for config in &configuration.pools {
+        let cpus: CpuSet = config
+            .cpus
+            .iter()
+            .filter_map(|cpu| running.get(*cpu).copied().flatten())
+            .collect();
+        if cpus.is_empty() {
+            log::error!("{}: cpus: none of them runs vCPUs", config.path);
+        }
+        used |= cpus;
+        // The configuration has looked the name up in the same list.
+        let Some(algorithm) = vcpu_schedule::by_name(config.scheduler, cpus) else {
+            log::error!("{}: scheduler: {}", config.path, config.scheduler);
+            continue;
+        };
+        pools.push((config.id, Pool::new(cpus, algorithm)));
+    }
+    for (index, cpu) in running.iter().enumerate() {
+        if cpu.is_some_and(|cpu| !used.contains(cpu)) {
+            log::warn!("CPU {index} is in no pool: it runs no vCPU");
+        }
+    }
+    schedule::start_pools(pools);
 }
 
 /// The other CPUs come here.

@@ -208,6 +208,8 @@ fn a_configuration_reads_as_it_was_written() {
         }],
         control: true,
         affinity: vec![0, 1],
+        pool: 0,
+        share: Parameters::default(),
     };
     let second = DomainConfig {
         id: DomainId(2),

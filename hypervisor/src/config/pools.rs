@@ -1,0 +1,202 @@
+//! Pools of CPUs: which CPUs run vCPUs together, under which algorithm, and what a domain asks of its pool.
+//!
+//! Schema: `docs/bindings/baton,cpu-pools.yaml`. Nobody has to write pools down: without the node, all CPUs are one.
+
+use super::coprocs::{keep, unknown};
+use super::machine::Machine;
+use crate::devicetree::{Error, Node, Tree, quote};
+use crate::vcpu_schedule::{MAX_CPUS, NAMES};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use coproc_core::algorithm::Parameters;
+use coproc_core::time::Duration;
+use sched_algos::bandwidth::Reserve;
+
+/// Path of the node that holds them.
+pub const POOLS_PATH: &str = "/chosen/cpu-pools";
+/// The algorithm of a pool that names none.
+pub const DEFAULT_SCHEDULER: &str = "weighted";
+
+const COMPATIBLE: &str = "baton,cpu-pools";
+const PROPERTIES: &[&str] = &[
+    "reg",
+    "cpus",
+    "scheduler",
+    "phandle",
+    "linux,phandle",
+    "status",
+];
+
+/// A pool of CPUs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PoolConfig {
+    /// Its number: `reg`.
+    pub id: u32,
+    /// Path of its node, for messages; [`POOLS_PATH`] for the one that nobody wrote down.
+    pub path: String,
+    /// Its CPUs, as indices in [`Machine::cpus`].
+    pub cpus: Vec<usize>,
+    /// The name of its algorithm.
+    pub scheduler: &'static str,
+    phandle: Option<u32>,
+}
+
+/// Reads the pools. At least one is returned: if none is right, one with all CPUs.
+pub(super) fn read(tree: &Tree<'_>, machine: &Machine) -> (Vec<PoolConfig>, Vec<Error>) {
+    let mut pools: Vec<PoolConfig> = Vec::new();
+    let mut errors = Vec::new();
+    if let Some(parent) = tree.find(POOLS_PATH).filter(Node::is_available) {
+        if !parent.is_compatible(&[COMPATIBLE]) {
+            let error = parent.error("not compatible with \"baton,cpu-pools\"", "this");
+            errors.push(error.property("compatible"));
+        }
+        for node in parent.children().filter(Node::is_available) {
+            if let Some(pool) = pool(&node, machine, &pools, &mut errors) {
+                pools.push(pool);
+            }
+        }
+    }
+    if pools.is_empty() {
+        pools.push(PoolConfig {
+            id: 0,
+            path: POOLS_PATH.into(),
+            cpus: (0..machine.cpus.len()).collect(),
+            scheduler: DEFAULT_SCHEDULER,
+            phandle: None,
+        });
+    }
+    (pools, errors)
+}
+
+fn pool(
+    node: &Node<'_>,
+    machine: &Machine,
+    before: &[PoolConfig],
+    errors: &mut Vec<Error>,
+) -> Option<PoolConfig> {
+    for property in node
+        .properties()
+        .filter(|property| !PROPERTIES.contains(&property.name()))
+    {
+        errors.push(unknown(
+            &property,
+            "a property of the schema baton,cpu-pools.yaml",
+        ));
+    }
+    let id = keep(errors, id(node, before));
+    let cpus = keep(errors, cpus(node, machine, before));
+    let scheduler = keep(errors, scheduler(node));
+    Some(PoolConfig {
+        id: id?,
+        path: node.path(),
+        cpus: cpus?,
+        scheduler: scheduler?,
+        phandle: node
+            .property("phandle")
+            .and_then(|phandle| phandle.u32().ok()),
+    })
+}
+
+fn id(node: &Node<'_>, before: &[PoolConfig]) -> Result<u32, Error> {
+    let property = node.required("reg", "the pool's number, one cell")?;
+    let id = property.u32()?;
+    match before.iter().find(|pool| pool.id == id) {
+        Some(other) => Err(property.error(
+            format!("{id}, which {} has already", other.path),
+            "a number of its own",
+        )),
+        None => Ok(id),
+    }
+}
+
+fn cpus(node: &Node<'_>, machine: &Machine, before: &[PoolConfig]) -> Result<Vec<usize>, Error> {
+    let property = node.required("cpus", "the pool's CPUs, a cell each")?;
+    let cpus: Vec<usize> = property.cells()?.map(|cpu| cpu as usize).collect();
+    if cpus.is_empty() || cpus.len() > MAX_CPUS {
+        let found = format!("{} CPUs", cpus.len());
+        return Err(property.error(found, "1 to 8 CPUs"));
+    }
+    let there = machine.cpus.len();
+    for (at, cpu) in cpus.iter().enumerate() {
+        if *cpu >= there {
+            let expected = format!(
+                "CPUs 0 to {}, counted in the order of /cpus",
+                there.saturating_sub(1)
+            );
+            return Err(property.error(format!("CPU {cpu}"), expected));
+        }
+        if cpus.iter().take(at).any(|other| other == cpu) {
+            return Err(property.error(format!("CPU {cpu} twice"), "each CPU once"));
+        }
+        if let Some(other) = before.iter().find(|pool| pool.cpus.contains(cpu)) {
+            let found = format!("CPU {cpu}, which {} has already", other.path);
+            return Err(property.error(found, "each CPU in one pool"));
+        }
+    }
+    Ok(cpus)
+}
+
+fn scheduler(node: &Node<'_>) -> Result<&'static str, Error> {
+    let Some(property) = node.property("scheduler") else {
+        return Ok(DEFAULT_SCHEDULER);
+    };
+    let name = property.string()?;
+    let known = NAMES.iter().find(|known| **known == name);
+    known
+        .copied()
+        .ok_or_else(|| property.error(quote(name), "\"weighted\", \"deadline\" or \"null\""))
+}
+
+/// The pool of a domain, as an index in `pools`.
+pub(super) fn of_domain(node: &Node<'_>, pools: &[PoolConfig]) -> Result<usize, Error> {
+    let Some(property) = node.property("baton,cpu-pool") else {
+        return Ok(0);
+    };
+    let phandle = property.u32()?;
+    let found = pools.iter().position(|pool| pool.phandle == Some(phandle));
+    found.ok_or_else(|| {
+        property
+            .error(
+                format!("phandle {phandle:#x}"),
+                "the phandle of a child of /chosen/cpu-pools without mistakes",
+            )
+            .remedy("correct that node, or drop the property for the first pool")
+    })
+}
+
+/// What each vCPU of a domain asks of its pool's algorithm.
+pub(super) fn share(node: &Node<'_>) -> Result<Parameters, Error> {
+    let number = |name| {
+        let property = node.property(name);
+        property.map(|property| property.u32()).transpose()
+    };
+    let weight = number("baton,cpu-weight")?.unwrap_or(1);
+    if !(1..=super::domains::WEIGHT_LIMIT).contains(&weight) {
+        return Err(node
+            .error(format!("weight {weight}"), "a weight of 1 to 10000")
+            .property("baton,cpu-weight"));
+    }
+    let time = |micros: Option<u32>| micros.map(|micros| Duration::from_micros(micros.into()));
+    let parameters = Parameters {
+        weight,
+        budget: time(number("baton,cpu-budget-us")?),
+        period: time(number("baton,cpu-period-us")?),
+        ..Parameters::default()
+    };
+    match Reserve::of(&parameters) {
+        Ok(_) => Ok(parameters),
+        Err(error) => {
+            let show =
+                |time: Option<Duration>| time.map_or("none".into(), |time| format!("{time}"));
+            let found = format!(
+                "a budget of {} in a period of {}: {error}",
+                show(parameters.budget),
+                show(parameters.period)
+            );
+            Err(node
+                .error(found, "both or none, and 100 <= budget <= period")
+                .property("baton,cpu-budget-us"))
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Management of pools and vCPUs, as the console asks for it.
+//!
+//! CPUs have two numberings: Baton's (0 booted), in which pools are kept, and the device tree's, in which people think.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+use super::domain::{Activity, Domain};
+use super::schedule::{self, SharedPool};
+use crate::arch::timer;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use coproc_core::id::DomainId;
+use hypervisor::console::cpus::{Cpus, DomainSetting, PoolReport, VcpuReport};
+use hypervisor::console::management::ManagementError;
+use hypervisor::console::setting::shorten;
+use hypervisor::vcpu_schedule::{self, CpuSet, Parameters, Place, ScheduleError, VcpuId};
+
+/// As the device tree counts.
+pub fn listed(cpus: CpuSet) -> Cpus {
+    let numbers = super::get().map_or(&[][..], |system| &system.numbers);
+    let places = numbers.iter().zip(0_u32..);
+    Cpus(places.fold(0, |set, (number, place)| {
+        let there = number.is_some_and(|number| cpus.contains(number));
+        set | u64::from(there).wrapping_shl(place)
+    }))
+}
+
+fn numbered(cpus: Cpus) -> CpuSet {
+    let numbers = super::get().map_or(&[][..], |system| &system.numbers);
+    let places = numbers.iter().zip(0_u32..);
+    places
+        .filter(|(_, place)| cpus.0.wrapping_shr(*place) & 1 != 0)
+        .filter_map(|(number, _)| *number)
+        .collect()
+}
+
+/// The pool at `index`.
+pub fn pool(index: usize) -> Option<PoolReport> {
+    let shared = schedule::pools().get(index)?;
+    let inner = shared.lock();
+    Some(PoolReport {
+        id: shared.id,
+        scheduler: inner.pool.algorithm(),
+        cpus: listed(inner.pool.cpus()),
+        vcpus: inner.pool.vcpus().count() as u64,
+    })
+}
+
+/// The vCPU at `index`, of all domains in order.
+pub fn vcpu(index: usize) -> Option<VcpuReport> {
+    let domains = super::get().map_or(&[][..], |system| &system.domains);
+    let mut all = domains
+        .iter()
+        .flat_map(|domain| domain.vcpus.iter().map(move |vcpu| (domain, vcpu)));
+    let (domain, vcpu) = all.nth(index)?;
+    let shared = schedule::pools().get(vcpu.pool)?;
+    let (report, cpus) = {
+        let mut inner = shared.lock();
+        let report = inner.pool.report(vcpu.id, timer::now())?;
+        (report, inner.pool.cpus())
+    };
+    Some(VcpuReport {
+        domain: domain.id,
+        index: vcpu.index,
+        pool: shared.id,
+        state: match (report.place, vcpu.activity()) {
+            (_, Activity::Off) => "off",
+            (Place::Running(_), _) => "running",
+            (Place::Queued, _) => "ready",
+            (Place::Asleep, Activity::Parked) => "parked",
+            (Place::Asleep, _) => "waiting",
+        },
+        cpu: report
+            .last
+            .map(|cpu| listed(CpuSet::only(cpu)).0.trailing_zeros()),
+        affinity: listed(report.parameters.affinity & cpus),
+        parameters: report.parameters.share,
+        ran: report.ran,
+        waited: report.waited,
+        longest_wait: report.longest_wait,
+        switches: report.switches,
+        migrations: report.migrations,
+    })
+}
+
+fn failed(error: ScheduleError, remedy: &'static str) -> ManagementError {
+    ManagementError::Failed {
+        what: error.to_string(),
+        remedy,
+    }
+}
+
+/// Gives a pool another algorithm.
+///
+/// # Errors
+/// [`ManagementError`]; the old one stays then.
+pub fn set_pool(id: u32, scheduler: &str) -> Result<(), ManagementError> {
+    let mut pools = schedule::pools().iter();
+    let shared = pools
+        .find(|pool| pool.id == id)
+        .ok_or(ManagementError::NoPool(id))?;
+    let mut inner = shared.lock();
+    let algorithm = vcpu_schedule::by_name(scheduler, inner.pool.cpus());
+    let algorithm = algorithm.ok_or_else(|| ManagementError::BadValue {
+        name: shorten("scheduler"),
+        value: shorten(scheduler),
+        expected: "weighted, deadline or null",
+    })?;
+    let kick = inner.pool.replace(algorithm, timer::now());
+    drop(inner);
+    schedule::announce(kick.map_err(|error| failed(error, "the old algorithm stays"))?);
+    log::info!("pool {id}: {scheduler} from now on");
+    Ok(())
+}
+
+/// Sets something for all vCPUs of a domain, or for none.
+///
+/// # Errors
+/// [`ManagementError`]; nothing is changed then.
+pub fn set_domain(name: &str, value: &str) -> Result<(), ManagementError> {
+    let (id, setting) = DomainSetting::parse(name, value)?;
+    let domain = find(id)?;
+    let Some(shared) = domain
+        .vcpus
+        .first()
+        .and_then(|vcpu| schedule::pools().get(vcpu.pool))
+    else {
+        return Ok(());
+    };
+    let change = |before: Parameters| match setting {
+        DomainSetting::Share(parameter) => Parameters {
+            share: parameter.apply(before.share),
+            ..before
+        },
+        DomainSetting::Affinity(cpus) => Parameters {
+            affinity: numbered(cpus),
+            ..before
+        },
+    };
+    let kick = set_all(shared, domain, &change);
+    schedule::announce(kick.map_err(|error| failed(error, "nothing was changed"))?);
+    Ok(())
+}
+
+/// One after another; if one is refused, those before it get back what they had.
+fn set_all(
+    shared: &SharedPool,
+    domain: &Domain,
+    change: &dyn Fn(Parameters) -> Parameters,
+) -> Result<CpuSet, ScheduleError> {
+    let mut inner = shared.lock();
+    let now = timer::now();
+    let mut done: Vec<(VcpuId, Parameters)> = Vec::new();
+    let mut kick = CpuSet::NONE;
+    for vcpu in &domain.vcpus {
+        let report = inner.pool.report(vcpu.id, now);
+        let before = report.ok_or(ScheduleError::Unknown)?.parameters;
+        match inner.pool.set_parameters(vcpu.id, &change(before), now) {
+            Ok(cpus) => {
+                kick |= cpus;
+                done.push((vcpu.id, before));
+            }
+            Err(error) => {
+                // What was admitted a moment ago is admitted again.
+                for (who, before) in done {
+                    if let Ok(cpus) = inner.pool.set_parameters(who, &before, now) {
+                        kick |= cpus;
+                    }
+                }
+                drop(inner);
+                schedule::announce(kick);
+                return Err(error);
+            }
+        }
+    }
+    Ok(kick)
+}
+
+fn find(id: DomainId) -> Result<&'static Domain, ManagementError> {
+    let domains = super::get().map_or(&[][..], |system| &system.domains);
+    let mut found = domains.iter();
+    found
+        .find(|domain| domain.id == id)
+        .ok_or(ManagementError::NoDomain(id))
+}
