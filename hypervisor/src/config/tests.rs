@@ -1,6 +1,7 @@
 //! Tests of what is read from a device tree: machines here, coprocs and domains in their own file.
 
 mod domains;
+mod pools;
 mod shared_memory;
 
 use super::machine::uart::UartKind;

@@ -10,6 +10,7 @@ mod hostile;
 mod isolation;
 mod live;
 mod many;
+mod pools;
 mod recording;
 mod registers;
 mod sharing;
