@@ -25,6 +25,9 @@ pub const NAME: &str = "deadline";
 /// What two switches of vCPUs, in and out, cost at most; counted to every budget at admission.
 pub const SWITCHING: Duration = Duration::from_micros(50);
 
+/// Periods that one charge looks at.
+const PERIODS: usize = 8;
+
 #[derive(Clone, Copy, Debug)]
 struct Server {
     reserve: Reserve,
@@ -44,6 +47,33 @@ impl Server {
         let late = now.saturating_add(self.reserve.period);
         self.deadline = if next > now { next } else { late };
         self.left = self.reserve.budget;
+    }
+}
+
+impl Server {
+    /// Used `time` up to `now`. Returns what of that no budget covered.
+    ///
+    /// One that runs beyond its budget comes by the next one at its deadline, and from there on uses that: had it run on for nothing and kept the
+    /// whole budget for what is left of the period, others would miss their deadlines.
+    fn charge(&mut self, time: Duration, now: Instant) -> Duration {
+        let mut at = Instant::from_nanos(now.as_nanos().saturating_sub(time.as_nanos()));
+        let mut beyond = Duration::ZERO;
+        for _ in 0..PERIODS {
+            let used = self.left.min(now.since(at));
+            self.left = self.left.saturating_sub(used);
+            at = at.saturating_add(used);
+            if self.left > Duration::ZERO || self.deadline > now {
+                return beyond.saturating_add(now.since(at));
+            }
+            let gap = self.deadline.since(at);
+            beyond = beyond.saturating_add(gap);
+            at = at.saturating_add(gap);
+            self.refill(at);
+        }
+        // It had a CPU for many periods, so nobody was in want of it. A period that begins now is nobody's loss.
+        self.left = self.reserve.budget;
+        self.deadline = now.saturating_add(self.reserve.period);
+        beyond.saturating_add(now.since(at))
     }
 }
 
@@ -277,12 +307,10 @@ impl VcpuAlgorithm for Deadline {
     }
 
     fn charge(&mut self, who: VcpuId, time: Duration, now: Instant) {
-        let mut beyond = time;
-        if let Some(server) = self.server_mut(who) {
-            beyond = time.saturating_sub(server.left);
-            server.left = server.left.saturating_sub(time);
-            server.refill(now);
-        }
+        let beyond = match self.server_mut(who) {
+            Some(server) => server.charge(time, now),
+            None => time,
+        };
         if beyond > Duration::ZERO {
             self.slack.charge(who, beyond, now);
         }

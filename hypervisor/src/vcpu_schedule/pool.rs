@@ -382,8 +382,15 @@ impl Pool {
                 victim = Some((cpu, running));
             }
         }
+        let event = |algorithm: &dyn VcpuAlgorithm| home.and_then(|cpu| algorithm.next_event(cpu));
+        let before = event(&*self.algorithm);
         self.algorithm.put(who, now);
+        let sooner = event(&*self.algorithm) != before;
         let mut kick = victim.map_or(CpuSet::NONE, |(cpu, _)| CpuSet::only(cpu));
+        // Its home's timer is to be set by its home.
+        if let Some(cpu) = home.filter(|_| sooner) {
+            kick |= CpuSet::only(cpu);
+        }
         for cpu in eligible.iter() {
             let Some(seat) = self.seats.get_mut(cpu) else {
                 continue;

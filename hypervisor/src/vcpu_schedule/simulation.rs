@@ -24,6 +24,8 @@ pub struct Cpu {
     pub loaded: Option<VcpuId>,
     /// It has been kicked.
     pub kicked: bool,
+    /// What its timer is set to, by itself and at no other moment than when it asks the pool.
+    pub armed: Option<u64>,
 }
 
 /// What a vCPU does when it's left alone.
@@ -73,6 +75,7 @@ impl World {
                     phase: Phase::Idle,
                     loaded: None,
                     kicked: false,
+                    armed: None,
                 };
                 cpus
             ],
@@ -183,6 +186,7 @@ impl World {
                     Instant::from_nanos(self.now),
                 );
                 self.kick(decision.kick);
+                self.arm(cpu);
                 self.cpus[cpu].phase = match decision.run {
                     Some(next) if Some(next) == state.loaded => {
                         self.executes(self.position(next));
@@ -195,6 +199,18 @@ impl World {
                 true
             }
             _ => false,
+        }
+    }
+
+    fn arm(&mut self, cpu: usize) {
+        self.cpus[cpu].armed = self.pool.next_event(cpu).map(Instant::as_nanos);
+    }
+
+    /// A CPU's timer, if it has expired.
+    pub fn timer(&mut self, cpu: usize) {
+        if self.cpus[cpu].armed.is_some_and(|at| at <= self.now) {
+            self.cpus[cpu].kicked |= self.pool.is_over(cpu, self.instant());
+            self.arm(cpu);
         }
     }
 
@@ -257,8 +273,7 @@ impl World {
                         );
                         // Its turn has an end, or nobody's has.
                         assert!(
-                            self.pool.algorithm() == null::NAME
-                                || self.pool.next_event(cpu).is_some(),
+                            self.pool.algorithm() == null::NAME || self.cpus[cpu].armed.is_some(),
                             "{id:?} waits for CPU {cpu} for ever"
                         );
                     }
@@ -283,9 +298,7 @@ impl World {
     /// What the passing of time brings about, now.
     fn events(&mut self) {
         for cpu in 0..self.cpus.len() {
-            if self.pool.is_over(cpu, self.instant()) {
-                self.cpus[cpu].kicked = true;
-            }
+            self.timer(cpu);
         }
         for index in 0..self.vcpus.len() {
             let vcpu = self.vcpus[index].clone();
@@ -338,9 +351,9 @@ impl World {
                 return;
             }
             let mut next = end;
-            for (index, cpu) in self.cpus.iter().enumerate() {
-                if let Some(at) = self.pool.next_event(index) {
-                    next = next.min(at.as_nanos());
+            for cpu in &self.cpus {
+                if let Some(at) = cpu.armed {
+                    next = next.min(at);
                 }
                 if cpu.phase == Phase::Guest {
                     let vcpu = &self.vcpus[self.position(cpu.loaded.unwrap())];
