@@ -17,6 +17,7 @@ pub mod image;
 #[cfg(feature = "fault-injection")]
 pub mod injection;
 pub mod ivshmem;
+pub mod lifecycle;
 pub mod memory;
 pub mod physical_timer;
 pub mod psci;

@@ -6,7 +6,7 @@
 //! What it does is chosen on the kernel command line; see [`baton_tools::options`].
 //!
 //! As PID 1 it must never return: every end, errors and panics included, prints its line and then sleeps
-//! or, with `workload.poweroff=1`, switches off.
+//! or, with `workload.poweroff=1`, switches off, or, with `workload.reboot=1`, restarts.
 
 use baton_tools::edu;
 use baton_tools::modes;
@@ -27,6 +27,9 @@ fn main() {
     }
     if options.poweroff {
         system::power_off();
+    }
+    if options.reboot {
+        system::restart();
     }
     system::rest();
 }

@@ -91,6 +91,8 @@ pub struct Options {
     pub hotplug: bool,
     /// `poweroff=1`: switch the machine off at the end.
     pub poweroff: bool,
+    /// `reboot=1`: restart the machine at the end.
+    pub reboot: bool,
 }
 
 impl Default for Options {
@@ -113,6 +115,7 @@ impl Default for Options {
             wait: false,
             hotplug: false,
             poweroff: false,
+            reboot: false,
         }
     }
 }
@@ -188,6 +191,7 @@ impl Options {
             "wait" => self.wait = switch()?,
             "hotplug" => self.hotplug = switch()?,
             "poweroff" => self.poweroff = switch()?,
+            "reboot" => self.reboot = switch()?,
             _ => return Err("no such option".into()),
         }
         Ok(())
@@ -203,14 +207,14 @@ mod tests {
     fn a_whole_line() {
         let (options, errors) = Options::parse(
             "console=ttyAMA0 workload.name=d1 workload.mode=dma-outside quiet \
-             workload.outside=0x8000000000 workload.jobs=7 workload.seed=9 workload.poweroff=1 workload.wait=1\n",
+             workload.outside=0x8000000000 workload.jobs=7 workload.seed=9 workload.poweroff=1 workload.reboot=1 workload.wait=1\n",
         );
         assert_eq!(errors, Vec::<String>::new());
         assert_eq!(options.name, "d1");
         assert_eq!(options.mode, Mode::DmaOutside);
         assert_eq!(options.outside, Some(0x80_0000_0000));
         assert_eq!((options.jobs, options.seed), (7, 9));
-        assert!(options.poweroff && options.wait);
+        assert!(options.poweroff && options.reboot && options.wait);
         assert!(!options.hold);
     }
 

@@ -7,6 +7,9 @@ use super::registers::{isb, read, write};
 use crate::system::schedule::Member;
 use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, HPFAR_EL2};
 use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering};
+use hypervisor::lifecycle::exits::Exits;
+use hypervisor::lifecycle::report;
 use hypervisor::psci;
 use hypervisor::trap::controls;
 use hypervisor::trap::inject::{self, Before, Exception};
@@ -45,6 +48,7 @@ impl Registers {
 pub struct RegisterFile {
     registers: UnsafeCell<Registers>,
     owner: Once<Member>,
+    exits: UnsafeCell<Exits>,
 }
 
 // SAFETY: used by its creator before the vCPU's first run, by who starts a vCPU that is off (`start_at`), and else only by the CPU that has
@@ -62,7 +66,22 @@ impl RegisterFile {
                 spsr: 0,
             }),
             owner: Once::new(),
+            exits: UnsafeCell::new(Exits::new()),
         }
+    }
+
+    /// A copy of the registers, and the last exits. For a vCPU that this CPU has loaded, on the way out of an exit.
+    pub fn snapshot(&self) -> (Registers, Exits) {
+        // SAFETY: see `Sync`: only this CPU uses them, and it's in the exit handler.
+        unsafe { ((*self.registers.get()).clone(), (*self.exits.get()).clone()) }
+    }
+
+    /// Keeps an exit of the vCPU, for a report.
+    #[inline(always)]
+    fn keep(&self, esr: u64) {
+        let pc = read!("elr_el2");
+        // SAFETY: as for the registers: only the CPU that runs the vCPU does this, in the exit handler.
+        unsafe { (*self.exits.get()).keep(esr, pc) };
     }
 
     /// What the vectors load from.
@@ -84,7 +103,10 @@ impl RegisterFile {
         };
         registers.set(0, x0);
         // SAFETY: see `Sync`: a vCPU that is off runs nowhere.
-        unsafe { *self.registers.get() = registers };
+        unsafe {
+            *self.registers.get() = registers;
+            *self.exits.get() = Exits::new();
+        }
     }
 }
 
@@ -199,15 +221,25 @@ struct State {
     active_priorities: [u64; 4],
     timer_control: u64,
     timer_compare: u64,
-    timer_offset: u64,
     vmpidr: u64,
     vpidr: u64,
-    vttbr: u64,
     timer_active: bool,
 }
 
+/// VTTBR_EL2 while no vCPU is loaded: tables that map nothing.
+static NOBODY: AtomicU64 = AtomicU64::new(0);
+
+/// Tells what VTTBR_EL2 is while no vCPU is loaded. Once, before the first is.
+pub fn use_when_empty(vttbr: u64) {
+    NOBODY.store(vttbr, Ordering::Relaxed);
+}
+
 /// Everything of a vCPU that isn't a general register.
-pub struct Context(UnsafeCell<State>);
+pub struct Context {
+    state: UnsafeCell<State>,
+    vttbr: AtomicU64,
+    timer_offset: AtomicU64,
+}
 
 // SAFETY: a context is used by its creator before the vCPU's first run, by who starts a vCPU that is off (`reset`, under its domain's power
 // lock), and else only by the CPU that `Vcpu::resident` names: a CPU calls `load` after it has claimed that (acquire), and `save` before it gives
@@ -217,42 +249,63 @@ unsafe impl Sync for Context {}
 impl Context {
     /// A vCPU as after reset: MMU off, interrupts masked, timer off.
     pub fn new(affinity: u64, vttbr: u64, timer_offset: u64) -> Self {
-        Self(UnsafeCell::new(State {
-            system: reset_registers(),
-            float: Float([0; 66]),
-            vmcr: 0,
-            active_priorities: [0; 4],
-            timer_control: 0,
-            timer_compare: 0,
-            timer_offset,
-            vmpidr: 1 << 31 | affinity,
-            vpidr: read!("midr_el1"),
-            vttbr,
-            timer_active: false,
-        }))
+        Self {
+            state: UnsafeCell::new(State {
+                system: reset_registers(),
+                float: Float([0; 66]),
+                vmcr: 0,
+                active_priorities: [0; 4],
+                timer_control: 0,
+                timer_compare: 0,
+                vmpidr: 1 << 31 | affinity,
+                vpidr: read!("midr_el1"),
+                timer_active: false,
+            }),
+            vttbr: AtomicU64::new(vttbr),
+            timer_offset: AtomicU64::new(timer_offset),
+        }
+    }
+
+    /// Gives the vCPU other stage 2 tables and another virtual time, from the next time on that it is loaded.
+    pub fn place(&self, vttbr: u64, timer_offset: u64) {
+        self.vttbr.store(vttbr, Ordering::Relaxed);
+        self.set_timer_offset(timer_offset);
+    }
+
+    /// Gives the vCPU another virtual time, from the next time on that it is loaded.
+    pub fn set_timer_offset(&self, timer_offset: u64) {
+        self.timer_offset.store(timer_offset, Ordering::Relaxed);
     }
 
     /// Back to the state after reset (PSCI CPU_ON). The vCPU isn't loaded.
     pub fn reset(&self) {
         // SAFETY: see `Sync`: a vCPU that is off is loaded nowhere, and who starts it holds its domain's power lock.
-        let state = unsafe { &mut *self.0.get() };
+        let state = unsafe { &mut *self.state.get() };
         state.system = reset_registers();
+        state.float = Float([0; 66]);
         state.vmcr = 0;
         state.active_priorities = [0; 4];
         state.timer_control = 0;
         state.timer_active = false;
     }
 
-    /// Leaves nothing of a vCPU that goes off in this CPU that would go on by itself: its timer.
+    /// Leaves nothing of a vCPU that goes off in this CPU that would go on by itself: its timer, and walks of its tables, which may end
+    /// soon.
     pub fn abandon() {
         write!("cntv_ctl_el0", 0);
-        isb(); // the timer is off before its interrupt's state is looked at
+        Self::leave_tables(); // also: the timer is off before its interrupt's state is looked at
+    }
+
+    /// This CPU walks nobody's tables until a vCPU is loaded.
+    pub fn leave_tables() {
+        write!("vttbr_el2", NOBODY.load(Ordering::Relaxed));
+        isb(); // no walk begins in the old tables from here on
     }
 
     /// Takes the vCPU out of this CPU.
     pub fn save(&self, timer_active: bool) {
         // SAFETY: see `Sync`: this CPU has the vCPU loaded.
-        let state = unsafe { &mut *self.0.get() };
+        let state = unsafe { &mut *self.state.get() };
         state.system.save();
         // SAFETY: the area is 528 bytes, 16-byte aligned, and exclusively ours.
         unsafe { float_save(&raw mut state.float) };
@@ -275,16 +328,15 @@ impl Context {
 
     /// When the virtual timer of the vCPU that is in this CPU fires, if it is on.
     pub fn loaded_deadline(&self) -> Option<coproc_core::time::Instant> {
-        // SAFETY: see `Sync`: this CPU has the vCPU loaded. The offset never changes.
-        let offset = unsafe { (*self.0.get()).timer_offset };
+        let offset = self.timer_offset.load(Ordering::Relaxed);
         super::timer::guest_deadline(read!("cntv_ctl_el0"), read!("cntv_cval_el0"), offset)
     }
 
     /// Puts the vCPU into this CPU. Returns whether its virtual timer's interrupt was active.
     pub fn load(&self) -> bool {
         // SAFETY: see `Sync`: this CPU is about to run the vCPU.
-        let state = unsafe { &mut *self.0.get() };
-        write!("vttbr_el2", state.vttbr);
+        let state = unsafe { &mut *self.state.get() };
+        write!("vttbr_el2", self.vttbr.load(Ordering::Relaxed));
         write!("vmpidr_el2", state.vmpidr);
         write!("vpidr_el2", state.vpidr);
         state.system.load();
@@ -300,7 +352,7 @@ impl Context {
             write!("ich_ap1r2_el2", state.active_priorities[2]);
             write!("ich_ap1r3_el2", state.active_priorities[3]);
         }
-        write!("cntvoff_el2", state.timer_offset);
+        write!("cntvoff_el2", self.timer_offset.load(Ordering::Relaxed));
         write!("cntv_cval_el0", state.timer_compare);
         write!("cntv_ctl_el0", state.timer_control);
         isb(); // all of it before the guest's first instruction
@@ -322,6 +374,25 @@ fn priority_groups() -> u32 {
         5 => 2,
         _ => 4,
     }
+}
+
+/// What the loaded guest's EL1 says about its last exception.
+pub fn exception_state() -> report::Exception {
+    report::Exception {
+        sp: read!("sp_el1"),
+        vbar: read!("vbar_el1"),
+        esr: read!("esr_el1"),
+        elr: read!("elr_el1"),
+        far: read!("far_el1"),
+        spsr: read!("spsr_el1"),
+        sctlr: read!("sctlr_el1"),
+        ttbr: [read!("ttbr0_el1"), read!("ttbr1_el1")],
+    }
+}
+
+/// The loaded guest's VBAR_EL1.
+pub fn vector_base() -> u64 {
+    read!("vbar_el1")
 }
 
 /// Gives the running guest an exception; its registers are changed to go on at its vector.
@@ -459,6 +530,7 @@ extern "C" fn baton_access(file: &RegisterFile, esr: u64) -> Quick {
     };
     // SAFETY: as in `baton_call`.
     let registers = unsafe { &mut *file.registers.get() };
+    file.keep(esr);
     crate::system::emulation::access(*member, registers, esr)
 }
 
@@ -470,6 +542,7 @@ extern "C" fn baton_register(file: &RegisterFile, esr: u64) -> Quick {
     };
     // SAFETY: as in `baton_call`.
     let registers = unsafe { &mut *file.registers.get() };
+    file.keep(esr);
     crate::system::emulation::register(*member, registers, esr)
 }
 
@@ -494,6 +567,13 @@ extern "C" fn baton_exit(file: &RegisterFile, kind: u64) -> *mut Registers {
         4 => Exit::Interrupt,
         _ => Exit::SError,
     };
+    if kind == Exit::Synchronous {
+        let esr = ESR_EL2.get();
+        // Those two were kept before.
+        if !matches!(esr >> 26 & 0x3f, 0x18 | 0x24) {
+            file.keep(esr);
+        }
+    }
     // SAFETY: as in `baton_call`.
     let registers = unsafe { &mut *file.registers.get() };
     crate::system::exit::handle(file.owner.get().copied(), registers, kind)

@@ -12,6 +12,7 @@ use super::pools::{self, PoolConfig};
 use super::shared_memory::{self, SharedMemory};
 use crate::devicetree::{Error, Node, Region, Tree, quote};
 use crate::flash;
+use crate::lifecycle::policy::RestartPolicy;
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -53,6 +54,7 @@ const PROPERTIES: &[&str] = &[
     "baton,cpu-weight",
     "baton,cpu-budget-us",
     "baton,cpu-period-us",
+    "baton,restart",
     "#address-cells",
     "#size-cells",
     "phandle",
@@ -115,6 +117,10 @@ pub struct DomainConfig {
     pub coprocs: Vec<Assignment>,
     /// Whether it may use the management protocol (`baton,control`).
     pub control: bool,
+    /// What is done when it has ended.
+    pub restart: RestartPolicy,
+    /// Whether it's created at boot; if not (`status = "disabled"`), only when somebody asks for it.
+    pub enabled: bool,
     /// For each vCPU the physical CPU (index in [`Machine::cpus`]) it's bound to; empty if the tree doesn't say.
     pub affinity: Vec<usize>,
     /// The pool that its vCPUs run in: an index in [`Configuration::pools`].
@@ -157,7 +163,9 @@ impl Configuration {
             .find("/chosen")
             .iter()
             .flat_map(Node::children)
-            .filter(Node::is_available)
+            .filter(|node| {
+                node.is_available() || (is_disabled(node) && node.is_compatible(&[COMPATIBLE]))
+            })
         {
             if !node.is_compatible(&[COMPATIBLE]) {
                 if node.base_name() == "domain" {
@@ -259,6 +267,12 @@ impl DomainConfig {
     }
 }
 
+/// A domain that is described, but isn't created at boot.
+fn is_disabled(node: &Node<'_>) -> bool {
+    node.property("status")
+        .is_some_and(|status| status.string() == Ok("disabled"))
+}
+
 struct Reader<'r, 't> {
     node: Node<'t>,
     machine: &'r Machine,
@@ -294,6 +308,8 @@ impl Reader<'_, '_> {
             let error = self.node.error(found, "CPUs of the domain's pool");
             self.errors.push(error.property("baton,cpu-affinity"));
         }
+        let restart = self.restart();
+        let restart = keep(&mut self.errors, restart);
         let Modules {
             kernel,
             ramdisk,
@@ -333,10 +349,21 @@ impl Reader<'_, '_> {
             bootargs: bootargs?,
             coprocs,
             control: self.node.property("baton,control").is_some(),
+            restart: restart?,
+            enabled: self.node.is_available(),
             affinity: affinity?,
             pool: pool?,
             share: share?,
         })
+    }
+
+    fn restart(&self) -> Result<RestartPolicy, Error> {
+        let Some(property) = self.node.property("baton,restart") else {
+            return Ok(RestartPolicy::default());
+        };
+        let name = property.string()?;
+        RestartPolicy::by_name(name)
+            .ok_or_else(|| property.error(quote(name), "\"never\", \"on-crash\" or \"always\""))
     }
 
     fn spelling(&mut self) {

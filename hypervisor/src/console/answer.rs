@@ -83,6 +83,8 @@ enum State {
         only: Option<DomainId>,
         found: bool,
     },
+    /// The report on a domain's crash, from this line on.
+    Crash(DomainId, usize),
     Act(Command),
     Failed(ErrorText),
     Done,
@@ -106,6 +108,7 @@ impl Answer {
             Command::Help => (State::Help(0), None),
             Command::Domains => (State::Domains(0), None),
             Command::Memory => (State::Memory, None),
+            Command::DomainReport(domain) => (State::Crash(domain, 0), None),
             Command::CoprocList => (
                 State::Coprocs {
                     index: 0,
@@ -366,6 +369,17 @@ impl Answer {
                 };
                 false
             }
+            State::Crash(domain, index) => match management.crash(*domain, *index, line) {
+                Ok(true) => {
+                    *index = index.saturating_add(1);
+                    true
+                }
+                Ok(false) => self.finish(),
+                Err(error) => {
+                    self.state = failed(&error);
+                    false
+                }
+            },
             State::Memory => {
                 self.state = State::Done;
                 put(line, &management.memory())
@@ -377,6 +391,8 @@ impl Answer {
                         name,
                         value,
                     } => management.set(*coproc, name, value),
+                    Command::Domain(operation, domain) => management.operate(*domain, *operation),
+                    Command::DomainCycle(domain, rounds) => management.cycle(*domain, *rounds),
                     Command::CoprocAttach { coproc, domain } => management.attach(*coproc, *domain),
                     Command::CoprocDetach { coproc, domain } => management.detach(*coproc, *domain),
                     #[cfg(feature = "fault-injection")]

@@ -17,35 +17,13 @@ use coproc_core::trace::TraceKind;
 use core::fmt;
 
 use super::cpus::{PoolReport, VcpuReport};
+use crate::lifecycle::{Crash, Operation, Refusal, State};
+
 use crate::trace::Rings;
 use crate::trace::merge::Told;
 
 /// A word of a command's text.
 pub type Word = ArrayString<32>;
-
-/// State of a domain.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DomainState {
-    /// Built, not yet started.
-    Created,
-    /// Runs.
-    Running,
-    /// Has switched itself off.
-    Off,
-    /// Stopped by the hypervisor after something it couldn't go on from.
-    Crashed,
-}
-
-impl fmt::Display for DomainState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Created => "created",
-            Self::Running => "running",
-            Self::Off => "off",
-            Self::Crashed => "crashed",
-        })
-    }
-}
 
 /// One domain.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,7 +31,7 @@ pub struct DomainReport {
     /// Its id.
     pub id: DomainId,
     /// Its state.
-    pub state: DomainState,
+    pub state: State,
     /// Number of vCPUs.
     pub vcpus: u32,
     /// RAM in MiB.
@@ -62,6 +40,15 @@ pub struct DomainReport {
     pub cpus: u64,
     /// The coprocs it shares.
     pub coprocs: ArrayVec<CoprocId, 16>,
+}
+
+impl DomainReport {
+    const fn reason(&self) -> Option<Crash> {
+        match self.state {
+            State::Crashed(why) => Some(why),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for DomainReport {
@@ -83,7 +70,11 @@ impl fmt::Display for DomainReport {
             (0..u64::BITS).filter(|cpu| self.cpus.wrapping_shr(*cpu) & 1 != 0),
         )?;
         f.write_str(" coprocs=")?;
-        write_list(f, self.coprocs.iter().map(|coproc| coproc.0))
+        write_list(f, self.coprocs.iter().map(|coproc| coproc.0))?;
+        match self.reason() {
+            Some(why) => write!(f, " reason={why}"),
+            None => f.write_str(" reason=-"),
+        }
     }
 }
 
@@ -113,6 +104,8 @@ pub struct MemoryReport {
     pub firmware_vmids: u64,
     /// Whether something that was given back waits to be free: scrubbed, or forgotten by the IOMMU.
     pub pending: bool,
+    /// VMIDs of domains.
+    pub domain_vmids: u64,
 }
 
 impl fmt::Display for MemoryReport {
@@ -123,10 +116,12 @@ impl fmt::Display for MemoryReport {
             spaces,
             firmware_vmids,
             pending,
+            domain_vmids,
         } = self;
         write!(
             f,
-            "memory free_bytes={free} heap_bytes={heap} spaces={spaces} firmware_vmids={firmware_vmids} pending={}",
+            "memory free_bytes={free} heap_bytes={heap} spaces={spaces} firmware_vmids={firmware_vmids} pending={} \
+             domain_vmids={domain_vmids}",
             u8::from(*pending)
         )
     }
@@ -603,6 +598,12 @@ pub enum ManagementError {
         /// What would have been accepted.
         expected: &'static str,
     },
+    /// The domain has no report.
+    #[error("{0} never crashed, nothing is to be told")]
+    NoReport(DomainId),
+    /// The operation doesn't fit the domain's state.
+    #[error("{0}, {remedy}", remedy = .0.remedy())]
+    Refused(Refusal),
     /// Anything else.
     #[error("{what}, {remedy}")]
     Failed {
@@ -615,6 +616,29 @@ pub enum ManagementError {
 
 /// The operations. Indices count from 0; `None` ends a list.
 pub trait Management {
+    /// Begins an operation on a domain; its state tells when it is done.
+    ///
+    /// # Errors
+    /// [`ManagementError`]; nothing is changed then.
+    fn operate(&mut self, domain: DomainId, operation: Operation) -> Result<(), ManagementError>;
+
+    /// Writes line `index` of the report on a domain's last crash; returns whether there is one.
+    ///
+    /// # Errors
+    /// [`ManagementError`] if there is no report.
+    fn crash(
+        &mut self,
+        domain: DomainId,
+        index: usize,
+        line: &mut dyn fmt::Write,
+    ) -> Result<bool, ManagementError>;
+
+    /// Begins to create and destroy a domain so many times; the end is a message.
+    ///
+    /// # Errors
+    /// [`ManagementError`]; nothing is changed then.
+    fn cycle(&mut self, domain: DomainId, rounds: u32) -> Result<(), ManagementError>;
+
     /// What is free and what is used.
     fn memory(&mut self) -> MemoryReport;
 

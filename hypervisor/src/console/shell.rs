@@ -10,13 +10,18 @@ use coproc_core::time::Instant;
 use super::cpus::CpuCommand;
 use super::input::Focus;
 use super::management::Word;
+use crate::lifecycle::Operation;
 
 /// Longest line that can be typed, in bytes.
 pub const LINE_LENGTH: usize = 200;
 
 /// What `help` shows.
-pub const HELP: [&str; 21] = [
+pub const HELP: [&str; 25] = [
     "domains                        list the domains",
+    "domain create|destroy dN       build domain N from its configuration and start it, or give back all it has",
+    "domain pause|resume|restart dN hold it, let it go on, start it anew",
+    "domain report dN               its last crash: registers and exits",
+    "domain cycle dN ROUNDS         create and destroy it so many times: for those who look for leaks",
     "memory                         what is free, and what Baton uses",
     "coproc list                    list the shared coprocessors",
     "coproc query [ID]              coprocessors and their vcoprocs, with times and counters",
@@ -48,6 +53,12 @@ pub enum Command {
     Help,
     /// `domains`
     Domains,
+    /// `domain create|pause|resume|restart|destroy dN`
+    Domain(Operation, DomainId),
+    /// `domain report dN`
+    DomainReport(DomainId),
+    /// `domain cycle dN ROUNDS`
+    DomainCycle(DomainId, u32),
     /// `memory`
     Memory,
     /// `inject allocation|driver N`
@@ -114,6 +125,11 @@ pub enum ParseError {
     /// The first word is no command.
     #[error("unknown command `{0}`, `help` lists the commands")]
     Unknown(Word),
+    /// The word after `domain` is none of its commands.
+    #[error(
+        "unknown command `domain {0}`, try create, pause, resume, restart, destroy, report, cycle or set"
+    )]
+    UnknownDomain(Word),
     /// The word after `coproc` is none of its commands.
     #[error(
         "unknown command `coproc {0}`, try list, query, timeline, histogram, record, set, attach, detach, share or unshare"
@@ -246,9 +262,10 @@ pub fn parse(line: &str) -> Result<Command, ParseError> {
                 word => Command::Console(Focus::Domain(words.domain_id(word, "console")?)),
             }
         }
+        "domain" => parse_domain(&mut words)?,
         "coproc" => parse_coproc(&mut words)?,
         "trace" => parse_trace(&mut words)?,
-        "pool" | "vcpu" | "domain" => Command::Cpus(parse_cpus(first, &mut words)?),
+        "pool" | "vcpu" => Command::Cpus(parse_cpus(first, &mut words)?),
         word => return Err(ParseError::Unknown(shorten(word))),
     };
     match words.rest.next() {
@@ -279,8 +296,7 @@ fn parse_trace(words: &mut Words<'_>) -> Result<Command, ParseError> {
 fn parse_cpus(first: &str, words: &mut Words<'_>) -> Result<CpuCommand, ParseError> {
     words.usage = match first {
         "pool" => "pool list|set",
-        "vcpu" => "vcpu list [dN]",
-        _ => "domain set dN.NAME VALUE",
+        _ => "vcpu list [dN]",
     };
     Ok(match (first, words.required("what to do")?) {
         ("pool", "list") => {
@@ -307,12 +323,41 @@ fn parse_cpus(first: &str, words: &mut Words<'_>) -> Result<CpuCommand, ParseErr
                 scheduler: words.word("the algorithm's name")?,
             }
         }
-        ("domain", "set") => CpuCommand::SetDomain {
-            name: words.word("the parameter's name")?,
-            value: words.word("the value")?,
-        },
         (_, word) => return words.invalid(word, "part of it"),
     })
+}
+
+fn parse_domain(words: &mut Words<'_>) -> Result<Command, ParseError> {
+    words.usage = "domain create|pause|resume|restart|destroy|report|cycle dN";
+    let operation = match words.required("what to do")? {
+        "create" => Operation::Create,
+        "pause" => Operation::Pause,
+        "resume" => Operation::Resume,
+        "restart" => Operation::Restart,
+        "destroy" => Operation::Destroy,
+        "set" => {
+            words.usage = "domain set dN.NAME VALUE";
+            return Ok(Command::Cpus(CpuCommand::SetDomain {
+                name: words.word("the parameter's name")?,
+                value: words.word("the value")?,
+            }));
+        }
+        "report" => {
+            words.usage = "domain report dN";
+            return Ok(Command::DomainReport(words.domain()?));
+        }
+        "cycle" => {
+            words.usage = "domain cycle dN ROUNDS";
+            let domain = words.domain()?;
+            let rounds = words.required("the number of rounds")?;
+            return match number(rounds) {
+                Some(rounds) => Ok(Command::DomainCycle(domain, rounds)),
+                None => words.invalid(rounds, "number"),
+            };
+        }
+        other => return Err(ParseError::UnknownDomain(shorten(other))),
+    };
+    Ok(Command::Domain(operation, words.domain()?))
 }
 
 fn parse_coproc(words: &mut Words<'_>) -> Result<Command, ParseError> {

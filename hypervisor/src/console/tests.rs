@@ -5,6 +5,7 @@ use super::management::*;
 use super::multiplexer::*;
 use super::shell::{Command, Editor, HELP, LINE_LENGTH, parse};
 use super::*;
+use crate::lifecycle::{Crash, Operation, Refusal, State};
 use crate::trace::Rings;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -443,6 +444,31 @@ fn commands_are_typed() {
             },
         ),
         ("memory", Command::Memory),
+        (
+            "domain create d2",
+            Command::Domain(Operation::Create, DomainId(2)),
+        ),
+        (
+            "domain pause d2",
+            Command::Domain(Operation::Pause, DomainId(2)),
+        ),
+        (
+            "domain resume d2",
+            Command::Domain(Operation::Resume, DomainId(2)),
+        ),
+        (
+            "domain restart d2",
+            Command::Domain(Operation::Restart, DomainId(2)),
+        ),
+        (
+            "domain destroy d2",
+            Command::Domain(Operation::Destroy, DomainId(2)),
+        ),
+        ("domain report d2", Command::DomainReport(DomainId(2))),
+        (
+            "domain cycle d2 1000",
+            Command::DomainCycle(DomainId(2), 1000),
+        ),
         ("coproc share coproc0", Command::CoprocShare(c0)),
         ("coproc unshare 0", Command::CoprocUnshare(c0)),
         ("console baton", Command::Console(Focus::Baton)),
@@ -519,6 +545,7 @@ fn mistakes_are_named_with_a_remedy() {
 struct System {
     slices: u64,
     rings: RingsOf,
+    cycles: u32,
 }
 
 /// The traces of its CPUs.
@@ -555,6 +582,39 @@ fn worst(ns: u64) -> WorstCase {
 }
 
 impl Management for System {
+    fn operate(&mut self, domain: DomainId, operation: Operation) -> Result<(), ManagementError> {
+        if domain != DomainId(1) {
+            return Err(ManagementError::NoDomain(domain));
+        }
+        match operation {
+            Operation::Pause => Ok(()),
+            operation => Err(ManagementError::Refused(Refusal {
+                operation,
+                state: State::Paused,
+            })),
+        }
+    }
+
+    fn crash(
+        &mut self,
+        domain: DomainId,
+        index: usize,
+        line: &mut dyn core::fmt::Write,
+    ) -> Result<bool, ManagementError> {
+        if domain != DomainId(1) {
+            return Err(ManagementError::NoReport(domain));
+        }
+        if index < 3 {
+            let _ = write!(line, "crash line={index}");
+        }
+        Ok(index < 3)
+    }
+
+    fn cycle(&mut self, _: DomainId, rounds: u32) -> Result<(), ManagementError> {
+        self.cycles += rounds;
+        Ok(())
+    }
+
     fn memory(&mut self) -> MemoryReport {
         MemoryReport {
             free: 4096,
@@ -562,6 +622,7 @@ impl Management for System {
             spaces: 2,
             firmware_vmids: 1,
             pending: true,
+            domain_vmids: 2,
         }
     }
 
@@ -592,7 +653,7 @@ impl Management for System {
     fn domain(&mut self, index: usize) -> Option<DomainReport> {
         (index < 2).then(|| DomainReport {
             id: DomainId(index as u16 + 1),
-            state: DomainState::Running,
+            state: State::Running,
             vcpus: 1,
             memory_mib: 512,
             cpus: if index == 0 { 1 } else { 6 },
@@ -824,8 +885,8 @@ fn answers_are_key_value_lines_closed_by_ok() {
          refusals=2 elapsed_ns=100 charge_ns=60 overhead_ns=30 idle_ns=9 fault_ns=1 \
          switch_min_ns=3 switch_mean_ns=4 switch_max_ns=7";
     let domains = [
-        "domain id=d1 state=running vcpus=1 memory_mib=512 cpus=0 coprocs=0",
-        "domain id=d2 state=running vcpus=1 memory_mib=512 cpus=1,2 coprocs=0,3",
+        "domain id=d1 state=running vcpus=1 memory_mib=512 cpus=0 coprocs=0 reason=-",
+        "domain id=d2 state=running vcpus=1 memory_mib=512 cpus=1,2 coprocs=0,3 reason=-",
         "ok",
     ];
     assert_eq!(ask(&mut console, &mut system, "domains", T0), domains);
@@ -948,6 +1009,61 @@ fn pools_and_vcpus() {
     ] {
         assert_eq!(told(line), [format!("error: {error}")], "{line}");
     }
+}
+
+/// Operations on domains, with what is wrong told in one line; a crash's report ends where its lines do.
+#[test]
+fn domains_are_operated_and_their_crashes_told() {
+    let mut console = console();
+    let mut system = System::default();
+    let mut told = |command: &str| ask(&mut console, &mut system, command, at(10));
+    assert_eq!(told("domain pause d1"), ["ok"]);
+    assert_eq!(
+        told("domain pause d7"),
+        ["error: no domain d7, `domains` lists them"]
+    );
+    assert_eq!(
+        told("domain create d1"),
+        ["error: a domain that is paused can't be created, `domains` tells its state"]
+    );
+    assert_eq!(
+        told("domain report d1"),
+        ["crash line=0", "crash line=1", "crash line=2", "ok"]
+    );
+    assert_eq!(
+        told("domain report d2"),
+        ["error: d2 never crashed, nothing is to be told"]
+    );
+    assert_eq!(
+        told("domain kill d1"),
+        [
+            "error: unknown command `domain kill`, try create, pause, resume, restart, destroy, report, cycle or set"
+        ]
+    );
+    assert_eq!(
+        told("domain pause"),
+        [
+            "error: the domain is missing, write `domain create|pause|resume|restart|destroy|report|cycle dN`"
+        ]
+    );
+    assert_eq!(
+        told("domain cycle d1 many"),
+        ["error: `many` is no number, write `domain cycle dN ROUNDS`"]
+    );
+    assert_eq!(told("domain cycle d1 1000"), ["ok"]);
+    assert_eq!(system.cycles, 1000);
+    let crashed = DomainReport {
+        id: D1,
+        state: State::Crashed(Crash::Watchdog),
+        vcpus: 1,
+        memory_mib: 4,
+        cpus: 0,
+        coprocs: arrayvec::ArrayVec::new(),
+    };
+    assert_eq!(
+        crashed.to_string(),
+        "domain id=d1 state=crashed vcpus=1 memory_mib=4 cpus=- coprocs=- reason=watchdog"
+    );
 }
 
 /// The trace of all CPUs is one story; it can be asked for by coprocessor and by time, and says what it has forgotten.

@@ -46,6 +46,7 @@ const SCRUB: u64 = 0x8000;
 /// Things that can be given back only after the IOMMU has forgotten them.
 #[derive(Default)]
 struct Remains {
+    domain: Option<DomainId>,
     spaces: Vec<SpaceId>,
     memory: Vec<Piece>,
     firmware: Option<Box<FirmwareShare>>,
@@ -53,12 +54,14 @@ struct Remains {
 
 /// Memory that nobody uses any more.
 struct Dirt {
+    domain: Option<DomainId>,
     piece: Piece,
     scrubbed: u64,
 }
 
 /// A share on its way out of its coprocessor.
 struct Leaving {
+    domain: Option<DomainId>,
     instance: usize,
     who: VcoprocId,
 }
@@ -85,8 +88,9 @@ static OCCUPIED: AtomicBool = AtomicBool::new(false);
 static NEXT_VCOPROC: AtomicU32 = AtomicU32::new(0);
 
 /// Gives memory and address spaces back as soon as the IOMMU no longer knows them.
-pub fn bury(spaces: Vec<SpaceId>, memory: Vec<Piece>) {
+pub fn bury(domain: DomainId, spaces: Vec<SpaceId>, memory: Vec<Piece>) {
     put_away(Remains {
+        domain: Some(domain),
         spaces,
         memory,
         firmware: None,
@@ -102,6 +106,19 @@ fn put_away(remains: Remains) {
 pub fn occupy() {
     OCCUPIED.store(true, Ordering::Release);
     super::schedule::rearm();
+}
+
+/// Whether something of this domain isn't given back yet.
+pub fn holds(domain: DomainId) -> bool {
+    let graveyard = GRAVEYARD.lock();
+    let mut remains = graveyard.fresh.iter().chain(&graveyard.told);
+    let mut dirty = graveyard.dirty.iter();
+    graveyard
+        .leaving
+        .iter()
+        .any(|leaving| leaving.domain == Some(domain))
+        || remains.any(|remains| remains.domain == Some(domain))
+        || dirty.any(|dirt| dirt.domain == Some(domain))
 }
 
 /// How long [`attend`] may be put off.
@@ -172,13 +189,18 @@ fn step(instances: &[Instance]) {
         graveyard.told.append(&mut graveyard.fresh);
     }
     for remains in graveyard.told.drain(..) {
+        let domain = remains.domain;
         let firmware = remains.firmware.map(|firmware| firmware.end());
         graveyard.dirty.extend(
             remains
                 .memory
                 .into_iter()
                 .chain(firmware)
-                .map(|piece| Dirt { piece, scrubbed: 0 }),
+                .map(|piece| Dirt {
+                    domain,
+                    piece,
+                    scrubbed: 0,
+                }),
         );
     }
     scrub(&mut graveyard.dirty);
@@ -225,13 +247,16 @@ pub fn settle(instances: &[Instance]) {
 fn remains(shares: &mut Vec<Share>, who: VcoprocId) -> Option<Remains> {
     let at = shares.iter().position(|share| share.who == who)?;
     let share = shares.swap_remove(at);
+    let domain_id = Some(share.domain);
     Some(match share.reach {
         Reach::Spaces { domain, save, area } => Remains {
+            domain: domain_id,
             spaces: [Some(domain), save].into_iter().flatten().collect(),
             memory: area.into_iter().collect(),
             firmware: None,
         },
         Reach::Firmware(firmware) => Remains {
+            domain: domain_id,
             firmware: Some(firmware),
             ..Remains::default()
         },
@@ -251,7 +276,10 @@ pub fn attach(
     parameters: &Parameters,
     slot: u8,
 ) -> Result<Link, String> {
-    let mut taken = Remains::default();
+    let mut taken = Remains {
+        domain: Some(domain),
+        ..Remains::default()
+    };
     let result = build(index, instance, domain, ram, parameters, slot, &mut taken);
     if result.is_err() {
         put_away(taken);
@@ -369,6 +397,13 @@ fn spaces(instance: &Instance, ram: &[Piece], taken: &mut Remains) -> Result<Rea
 /// # Errors
 /// What the framework answered, for people.
 pub fn detach(index: usize, instance: &Instance, who: VcoprocId) -> Result<(), String> {
+    let domain = {
+        let core = instance.core();
+        let mut shares = core.side.shares.iter();
+        shares
+            .find(|share| share.who == who)
+            .map(|share| share.domain)
+    };
     let left = instance.with(|coproc, machine| {
         let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.detach(env, who);
         let left = feed(coproc, machine, Input::Detach(who), call, |result| {
@@ -382,6 +417,7 @@ pub fn detach(index: usize, instance: &Instance, who: VcoprocId) -> Result<(), S
     match left {
         Ok(Detach::Done | Detach::Pending) => {
             GRAVEYARD.lock().leaving.push(Leaving {
+                domain,
                 instance: index,
                 who,
             });

@@ -20,6 +20,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use hypervisor::config::DomainConfig;
 use hypervisor::fw_cfg::{FwCfg, GuestMemory};
 use hypervisor::guest_tree::layout;
+use hypervisor::lifecycle::{Crash, Ending};
 use hypervisor::physical_timer::{PhysicalTimer, Register};
 use hypervisor::vgic::Line;
 use hypervisor::vpl031::Vpl031;
@@ -175,12 +176,16 @@ fn follow_up(domain: &Domain, devices: &Devices) {
         schedule::rearm_at(domain.timekeeper);
     }
     if devices.watchdog.expired() && domain.life() == Life::Running {
-        log::error!(
-            "{}: its watchdog expired; restarting is not built yet, so it is stopped",
-            domain.id
-        );
-        domain.stop(Life::Crashed);
+        domain.end(Ending::Crash(Crash::Watchdog));
     }
+}
+
+/// The domain's virtual time stood still for so many ticks, and goes on. Its clock shows the real time.
+pub fn shift(domain: &Domain, ticks: u64) {
+    let mut devices = domain.devices.lock();
+    devices.offset = devices.offset.wrapping_add(ticks);
+    devices.rtc.advance(timer::now());
+    follow_up(domain, &devices);
 }
 
 /// A level-sensitive interrupt may have changed; whether it is one of these devices'. Its level is always up to date.

@@ -9,26 +9,39 @@
 
 use super::devices::Devices;
 use super::flash::Bank;
+use super::lifecycle::Control;
 use super::schedule;
 use super::shared_memory::Port;
 use super::sharing::Link;
 use super::tables::TableFrames;
-use crate::arch::{self, context, cpu};
+use crate::arch::{self, context, cpu, timer};
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use coproc_core::address::{GuestPhysical, HostPhysical};
 use coproc_core::id::DomainId;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use hypervisor::config::DomainConfig;
 use hypervisor::guest_tree::layout;
+use hypervisor::lifecycle::progress::Progress;
+use hypervisor::lifecycle::report::Report;
+use hypervisor::lifecycle::{Crash, Ending};
 use hypervisor::memory::frames::Piece;
 use hypervisor::physical_timer::PhysicalTimer;
-use hypervisor::psci::DomainPower;
+use hypervisor::psci::{DomainPower, Workarounds};
 use hypervisor::vcpu_schedule::VcpuId;
 use hypervisor::vgic::{Kicks, Line, ListRegisters, Vgic};
 use hypervisor::vpci::{SLOTS, VirtualBus, intx_line};
 use hypervisor::vpl011::Vpl011;
 use platforms::translation::{Attributes, TranslationError, TranslationTable};
-use spin::Mutex;
+use spin::{Mutex, RwLock};
+
+/// Shared interrupts of a domain's interrupt controller.
+pub const SPIS: usize = 64;
+/// Values of [`Domain::ending`]; the others are those of [`Crash`].
+const NOT_ENDED: u8 = 0;
+const ENDED_OFF: u8 = 0xfe;
+const ENDED_RESET: u8 = 0xff;
 
 /// What a vCPU is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +55,8 @@ pub enum Activity {
     Waiting = 2,
     /// Waits for its vcoproc to become current, or for an interrupt.
     Parked = 3,
+    /// Would be ready, but its domain is paused.
+    Held = 4,
 }
 
 /// No CPU.
@@ -72,6 +87,10 @@ pub struct Vcpu {
     activity: AtomicU8,
     /// Something happened that it has to look at before it goes on (or goes to sleep).
     attention: AtomicBool,
+    /// Its domain is paused.
+    held: AtomicBool,
+    /// Whether its exceptions lead anywhere.
+    pub progress: Mutex<Progress>,
 }
 
 impl Vcpu {
@@ -96,6 +115,8 @@ impl Vcpu {
             alarm: AtomicU64::new(u64::MAX),
             activity: AtomicU8::new(Activity::Off as u8),
             attention: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            progress: Mutex::new(Progress::new()),
         }
     }
 
@@ -110,9 +131,34 @@ impl Vcpu {
         self.number.load(Ordering::Relaxed)
     }
 
+    /// Whether its domain is paused: its CPU takes its state out and doesn't run it.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst)
+    }
+
+    /// Whether its state is in a CPU. Once it's held and this is false, it stays false until it is released.
+    pub fn is_loaded(&self) -> bool {
+        self.resident.load(Ordering::SeqCst) != NOWHERE
+    }
+
+    fn hold(&self) {
+        self.held.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    fn release(&self) {
+        self.held.store(false, Ordering::SeqCst);
+        self.wake();
+        // It may have been ready all the time, and was put to sleep only because it was held.
+        if self.activity() == Activity::Ready {
+            schedule::wake(self);
+        }
+    }
+
     /// What it is doing.
     pub fn activity(&self) -> Activity {
         match self.activity.load(Ordering::SeqCst) {
+            1 if self.is_held() => Activity::Held,
             1 => Activity::Ready,
             2 => Activity::Waiting,
             3 => Activity::Parked,
@@ -189,18 +235,16 @@ impl Vcpu {
     }
 }
 
-/// What a domain is doing.
+/// What a domain's vCPUs may do: what each exit has to know of its [`Lifecycle`](hypervisor::lifecycle::Lifecycle).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Life {
-    /// Being built.
-    Created = 0,
-    /// Its vCPUs run.
+    /// Nothing: those that are on go off.
+    Stopped = 0,
+    /// Run.
     Running = 1,
-    /// It switched itself off.
-    Off = 2,
-    /// Stopped for something that it couldn't go on from.
-    Crashed = 3,
+    /// Wait until they are released.
+    Paused = 2,
 }
 
 /// The functions on a domain's PCI bus.
@@ -238,8 +282,8 @@ impl Pci {
 
 /// Stage 2 of a domain.
 pub struct Stage2 {
-    /// The tables.
-    pub table: TranslationTable,
+    /// The tables; `None` while the domain has none.
+    pub table: Option<TranslationTable>,
     /// For the TLB maintenance.
     pub vttbr: u64,
 }
@@ -256,8 +300,8 @@ impl Stage2 {
         size: u64,
         how: Attributes,
     ) -> Result<(), TranslationError> {
-        self.table
-            .map(&mut TableFrames { coherent: true }, at, host, size, how)
+        let table = self.table.as_mut().ok_or(TranslationError::OutOfMemory)?;
+        table.map(&mut TableFrames { coherent: true }, at, host, size, how)
     }
 
     /// Unmaps a range; no CPU uses it any more when this returns.
@@ -266,7 +310,10 @@ impl Stage2 {
     /// [`TranslationError`].
     pub fn unmap(&mut self, at: u64, size: u64) -> Result<(), TranslationError> {
         let vttbr = self.vttbr;
-        self.table.unmap(
+        let Some(table) = self.table.as_mut() else {
+            return Ok(());
+        };
+        table.unmap(
             &mut TableFrames { coherent: true },
             at,
             size,
@@ -283,11 +330,25 @@ pub struct Domain {
     pub id: DomainId,
     /// Path of its node, for messages.
     pub path: String,
+    /// What it's made of, whenever it is made.
+    pub config: DomainConfig,
     life: AtomicU8,
+    /// Why it was stopped, until that was acted upon: see [`Self::end`].
+    ending: AtomicU8,
+    /// Its life, and what is being done about it.
+    pub control: Mutex<Control>,
+    /// The last crash.
+    pub report: Mutex<Option<Box<Report>>>,
+    /// Not 0: of the first vCPU to go off a report is wanted, with this reason.
+    capture: AtomicU8,
+    /// What the physical counter is ahead of its virtual one, in ticks.
+    pub offset: AtomicU64,
+    /// The physical counter when the last vCPU was held.
+    held_since: AtomicU64,
     /// Its vCPUs.
     pub vcpus: Vec<Vcpu>,
-    /// Its RAM: contiguous for the domain, from RAM_BASE on.
-    pub memory: Vec<Piece>,
+    /// Its RAM: contiguous for the domain, from RAM_BASE on. Changes only while all vCPUs are off and no share is left.
+    pub memory: RwLock<Vec<Piece>>,
     /// Power states of its vCPUs.
     pub power: Mutex<DomainPower>,
     /// Its PCI bus.
@@ -295,7 +356,7 @@ pub struct Domain {
     /// Its UART, if it has one.
     pub uart: Option<Mutex<Vpl011>>,
     /// Its flash, if it started with firmware.
-    pub flash: Option<Mutex<[Bank; 2]>>,
+    pub flash: Mutex<Option<[Bank; 2]>>,
     /// Its clock and watchdog.
     pub devices: Mutex<Devices>,
     /// In ns, when its devices have to be looked at.
@@ -311,57 +372,49 @@ pub struct Domain {
 }
 
 impl Domain {
-    /// A domain in the state "created".
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one for each part, each of another type"
-    )]
-    pub fn new(
-        id: DomainId,
-        path: String,
-        vcpus: Vec<Vcpu>,
-        memory: Vec<Piece>,
-        power: DomainPower,
-        bus: VirtualBus,
-        links: [Option<Link>; SLOTS],
-        uart: bool,
-        devices: Devices,
-        flash: Option<[Bank; 2]>,
-        timekeeper: usize,
-        stage2: Stage2,
-        vgic: Vgic,
-    ) -> Self {
+    /// A domain of which there is nothing but a place.
+    pub fn new(config: DomainConfig, vcpus: Vec<Vcpu>, bus: VirtualBus, timekeeper: usize) -> Self {
+        let affinities = 0..u64::from(config.cpus);
         Self {
-            id,
-            path,
-            life: AtomicU8::new(Life::Created as u8),
+            id: config.id,
+            path: config.path.clone(),
+            life: AtomicU8::new(Life::Stopped as u8),
+            ending: AtomicU8::new(NOT_ENDED),
+            control: Mutex::new(Control::new(config.restart)),
+            report: Mutex::new(None),
+            capture: AtomicU8::new(0),
+            offset: AtomicU64::new(0),
+            held_since: AtomicU64::new(0),
             vcpus,
-            memory,
-            power: Mutex::new(power),
+            memory: RwLock::new(Vec::new()),
+            power: Mutex::new(DomainPower::new(affinities, Workarounds::default())),
             pci: Mutex::new(Pci {
                 bus,
-                links,
+                links: [None; SLOTS],
                 ports: Vec::new(),
                 pending: 0,
             }),
-            uart: uart.then(|| Mutex::new(Vpl011::new())),
-            flash: flash.map(Mutex::new),
-            devices: Mutex::new(devices),
+            uart: config.vpl011.then(|| Mutex::new(Vpl011::new())),
+            flash: Mutex::new(None),
+            devices: Mutex::new(Devices::new(0, &config)),
             alarm: AtomicU64::new(u64::MAX),
             timekeeper,
             last: [const { AtomicU8::new(u8::MAX) }; cpu::MAX_CPUS],
-            stage2: Mutex::new(stage2),
-            vgic: Mutex::new(vgic),
+            stage2: Mutex::new(Stage2 {
+                table: None,
+                vttbr: 0,
+            }),
+            vgic: Mutex::new(Vgic::new(config.cpus as usize, SPIS)),
+            config,
         }
     }
 
-    /// What it is doing.
+    /// What its vCPUs may do.
     pub fn life(&self) -> Life {
         match self.life.load(Ordering::SeqCst) {
-            0 => Life::Created,
             1 => Life::Running,
-            2 => Life::Off,
-            _ => Life::Crashed,
+            2 => Life::Paused,
+            _ => Life::Stopped,
         }
     }
 
@@ -375,22 +428,131 @@ impl Domain {
         })
     }
 
-    /// Changes what it is doing.
+    /// Changes what its vCPUs may do.
     pub fn set_life(&self, life: Life) {
         self.life.store(life as u8, Ordering::SeqCst);
     }
 
-    /// Stops all vCPUs: the domain is off, or crashed.
-    pub fn stop(&self, life: Life) {
-        self.set_life(life);
+    /// It ends by itself: its vCPUs go off, what follows is decided later. Of several reasons the first one counts. May be called under any
+    /// lock before the interrupt controller's.
+    pub fn end(&self, how: Ending) {
+        let number = match how {
+            Ending::Off => ENDED_OFF,
+            Ending::Reset => ENDED_RESET,
+            Ending::Crash(why) => why as u8,
+        };
+        let first =
+            self.ending
+                .compare_exchange(NOT_ENDED, number, Ordering::SeqCst, Ordering::SeqCst);
+        if first.is_ok() {
+            if let Ending::Crash(Crash::Watchdog) = how {
+                // Nobody's exit: what the vCPUs were at is seen when they go off.
+                self.capture.store(number, Ordering::SeqCst);
+            }
+            self.stop();
+            super::lifecycle::notice();
+        }
+    }
+
+    /// Why it ended, if that wasn't acted upon yet.
+    pub fn ending(&self) -> Option<Ending> {
+        match self.ending.load(Ordering::SeqCst) {
+            ENDED_OFF => Some(Ending::Off),
+            ENDED_RESET => Some(Ending::Reset),
+            number => Crash::from_number(number).map(Ending::Crash),
+        }
+    }
+
+    /// It begins anew.
+    pub fn forget_ending(&self) {
+        self.capture.store(0, Ordering::SeqCst);
+        self.ending.store(NOT_ENDED, Ordering::SeqCst);
+    }
+
+    /// Why a report is wanted of a vCPU that goes off: once.
+    pub fn take_capture(&self) -> Option<Crash> {
+        let wanted = self.capture.load(Ordering::SeqCst) != 0;
+        wanted
+            .then(|| Crash::from_number(self.capture.swap(0, Ordering::SeqCst)))
+            .flatten()
+    }
+
+    /// Keeps a report on a vCPU that this CPU has loaded.
+    pub fn describe(&self, vcpu: &Vcpu, reason: Crash) {
+        let (registers, exits) = vcpu.registers.snapshot();
+        *self.report.lock() = Some(Box::new(Report {
+            domain: self.id,
+            reason,
+            vcpu: vcpu.index,
+            x: registers.x,
+            pc: registers.elr,
+            pstate: registers.spsr,
+            el1: context::exception_state(),
+            exits: exits.newest().collect(),
+        }));
+    }
+
+    /// All vCPUs go off, each on its own CPU; [`Self::is_stopped`] tells when they have.
+    pub fn stop(&self) {
+        self.set_life(Life::Stopped);
         for vcpu in &self.vcpus {
-            vcpu.wake();
+            vcpu.release();
+        }
+    }
+
+    /// Whether all vCPUs are off, and no CPU has anything of them.
+    pub fn is_stopped(&self) -> bool {
+        let mut vcpus = self.vcpus.iter();
+        vcpus.all(|vcpu| vcpu.activity() == Activity::Off && !vcpu.is_loaded())
+    }
+
+    /// Its vCPUs stay where they are, until [`Self::release`]; [`Self::is_still`] tells when they do.
+    pub fn hold(&self) {
+        self.held_since.store(timer::counter(), Ordering::SeqCst);
+        self.set_life(Life::Paused);
+        for vcpu in &self.vcpus {
+            vcpu.hold();
+        }
+    }
+
+    /// A CPU has taken the state of one of its vCPUs out, because it's held: its time stands still from here on.
+    pub fn has_let_go(&self) {
+        self.held_since
+            .fetch_max(timer::counter(), Ordering::SeqCst);
+    }
+
+    /// Its virtual time goes on where it stood. While it's held and still.
+    pub fn continue_time(&self) {
+        let stood = timer::counter().saturating_sub(self.held_since.load(Ordering::SeqCst));
+        let offset = self.offset.load(Ordering::SeqCst).wrapping_add(stood);
+        self.set_offset(offset);
+        super::devices::shift(self, stood);
+    }
+
+    /// Sets what the physical counter is ahead of its virtual one, in ticks. While no vCPU is loaded.
+    pub fn set_offset(&self, offset: u64) {
+        self.offset.store(offset, Ordering::SeqCst);
+        for vcpu in &self.vcpus {
+            vcpu.context.set_timer_offset(offset);
+        }
+    }
+
+    /// Whether no CPU has anything of its vCPUs.
+    pub fn is_still(&self) -> bool {
+        self.vcpus.iter().all(|vcpu| !vcpu.is_loaded())
+    }
+
+    /// Its vCPUs go on. Those that waited look again at what they waited for.
+    pub fn release(&self) {
+        self.set_life(Life::Running);
+        for vcpu in &self.vcpus {
+            vcpu.release();
         }
     }
 
     /// Bytes of RAM.
-    pub fn memory_size(&self) -> u64 {
-        self.memory.iter().map(|piece| piece.size).sum()
+    pub const fn memory_size(&self) -> u64 {
+        self.config.memory
     }
 
     /// Calls `visit` with each part of a range of the domain's RAM, in order: where it is, and its size in bytes. Returns whether all
@@ -406,7 +568,7 @@ impl Domain {
             return false;
         };
         let mut base = 0u64;
-        for piece in &self.memory {
+        for piece in self.memory.read().iter() {
             let next = base.saturating_add(piece.size);
             let (from, to) = (start.max(base), end.min(next));
             if from < to {

@@ -10,13 +10,14 @@
     clippy::arithmetic_side_effects
 )]
 
-use super::domain::{Activity, Domain, Life, Vcpu};
+use super::domain::{Activity, Domain, Vcpu};
 use super::schedule::{self, Member};
 use super::{devices, firmware, flash, interrupts, shared_memory, sharing};
 use crate::arch::context::{self, Exit, Registers};
 use coproc_core::address::GuestPhysical;
 use coproc_core::register::{Access, Operation, Width};
 use hypervisor::guest_tree::layout;
+use hypervisor::lifecycle::{Crash, Ending};
 use hypervisor::psci::{Call, Outcome};
 use hypervisor::trap::inject::Exception;
 use hypervisor::trap::syndrome::{self, MmioAccess, Trap};
@@ -75,10 +76,12 @@ fn synchronous(member: Member, registers: &mut Registers) {
             walk: false,
             ..
         } => advance(registers),
-        Trap::DataAbort { .. } => context::inject(registers, Exception::DataAbort { address: far }),
-        Trap::InstructionAbort => {
-            context::inject(registers, Exception::InstructionAbort { address: far })
-        }
+        Trap::DataAbort { .. } => inject(member, registers, Exception::DataAbort { address: far }),
+        Trap::InstructionAbort => inject(
+            member,
+            registers,
+            Exception::InstructionAbort { address: far },
+        ),
         Trap::Wait { event } => {
             advance(registers);
             if !event {
@@ -92,7 +95,7 @@ fn synchronous(member: Member, registers: &mut Registers) {
         }
         // Registers that exist were served by `emulation`.
         Trap::System(_) | Trap::FloatingPoint | Trap::Unknown(_) => {
-            context::inject(registers, Exception::Undefined)
+            inject(member, registers, Exception::Undefined)
         }
     }
 }
@@ -119,7 +122,7 @@ fn data_abort(
         // its registers once they are mapped, so the touch is reported as if it had been a read.
         let touched = coproc_access(member, address, Width::Byte, Operation::Read, true);
         if touched != Some(Answer::Retry) && touched != Some(Answer::Parked) {
-            context::inject(registers, Exception::DataAbort { address: far });
+            inject(member, registers, Exception::DataAbort { address: far });
         }
         return;
     };
@@ -136,7 +139,7 @@ fn data_abort(
             advance(registers);
         }
         Answer::Retry | Answer::Parked => {}
-        Answer::Abort => context::inject(registers, Exception::DataAbort { address: far }),
+        Answer::Abort => inject(member, registers, Exception::DataAbort { address: far }),
     }
 }
 
@@ -303,7 +306,7 @@ fn call(member: Member, registers: &mut Registers) {
             drop(power);
             if last {
                 log::info!("{}: all vCPUs are off", domain.id);
-                domain.stop(Life::Off);
+                domain.end(Ending::Off);
             }
         }
         Outcome::Suspend => {
@@ -311,17 +314,30 @@ fn call(member: Member, registers: &mut Registers) {
             wait(member);
         }
         Outcome::Mitigate(_) => registers.set(0, 0),
-        Outcome::SystemOff => {
-            log::info!("{}: switched itself off", domain.id);
-            domain.stop(Life::Off);
-        }
-        Outcome::SystemReset => {
-            log::info!(
-                "{}: asks for a restart, which is not built yet; it stays off",
-                domain.id
-            );
-            domain.stop(Life::Off);
-        }
+        Outcome::SystemOff => domain.end(Ending::Off),
+        Outcome::SystemReset => domain.end(Ending::Reset),
+    }
+}
+
+/// Gives the guest an exception, unless it gets nowhere by taking it.
+fn inject(member: Member, registers: &mut Registers, exception: Exception) {
+    let pc = registers.elr;
+    context::inject(registers, exception);
+    let progress = member
+        .vcpu
+        .progress
+        .lock()
+        .exception(pc, context::vector_base(), registers.elr);
+    if let Err(why) = progress {
+        crash(member, why);
+    }
+}
+
+/// The domain can't go on: what this vCPU was at is kept, and the domain stops.
+fn crash(member: Member, why: Crash) {
+    if member.domain.ending().is_none() {
+        member.domain.describe(member.vcpu, why);
+        member.domain.end(Ending::Crash(why));
     }
 }
 

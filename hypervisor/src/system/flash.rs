@@ -14,11 +14,12 @@ use super::FRAMES;
 use super::domain::{Domain, Stage2};
 use super::exit::{Answer, within};
 use crate::arch::memory;
+use alloc::string::{String, ToString};
 use coproc_core::address::HostPhysical;
 use coproc_core::register::{Operation, Width};
 use hypervisor::flash::{Cells, Flash, SIZE, STEP};
 use hypervisor::guest_tree::layout;
-use hypervisor::memory::frames::{FrameError, Piece};
+use hypervisor::memory::frames::Piece;
 use platforms::translation::{Attributes, Stage2Access, Stage2Attributes};
 
 const BLOCK: u64 = 0x20_0000;
@@ -28,7 +29,7 @@ const VARIABLES: u64 = BLOCK;
 const ERASED: [u8; 4096] = [0xff; 4096];
 
 /// How a bank is mapped.
-pub fn attributes() -> Attributes {
+fn attributes() -> Attributes {
     Stage2Attributes {
         access: Stage2Access::ReadOnly,
         ..Stage2Attributes::RAM
@@ -55,40 +56,74 @@ impl Bank {
         }
     }
 
-    /// Where it begins.
-    pub const fn base(&self) -> u64 {
-        self.base
-    }
-
     /// Its memory.
     pub const fn memory(&self) -> Piece {
         self.memory
     }
 }
 
-/// Memory for both banks, code first, with `firmware` in it.
+/// Takes memory for both banks of a domain, whose firmware is so large, and maps it. It's filled by [`fill`].
 ///
 /// # Errors
-/// There is none, or the firmware is larger than a bank: it was given back.
-pub fn allocate(firmware: &[u8]) -> Result<[Piece; 2], FrameError> {
-    let size = (firmware.len() as u64).next_multiple_of(BLOCK);
-    let mut frames = FRAMES.lock();
-    let code = frames.allocate(size, BLOCK)?;
-    let variables = match frames.allocate(VARIABLES, BLOCK) {
-        Ok(piece) => piece,
-        Err(error) => {
-            frames.free(code)?;
-            return Err(error);
+/// What there isn't, for people; what was taken is the domain's.
+pub fn allocate(domain: &Domain, firmware: u64) -> Result<(), String> {
+    let size = firmware.next_multiple_of(BLOCK);
+    let pieces = {
+        let mut frames = FRAMES.lock();
+        let code = frames
+            .allocate(size, BLOCK)
+            .map_err(|error| error.to_string())?;
+        match frames.allocate(VARIABLES, BLOCK) {
+            Ok(variables) => [code, variables],
+            Err(error) => {
+                frames.free(code).map_err(|error| error.to_string())?;
+                return Err(error.to_string());
+            }
         }
     };
-    drop(frames);
-    for piece in [code, variables] {
-        erase(piece.start, piece.size);
+    let [code, variables] = pieces;
+    let mut flash = domain.flash.lock();
+    let banks = flash.insert([Bank::new(0, code), Bank::new(1, variables)]);
+    for bank in banks {
+        let Piece { start, size } = bank.memory;
+        let mapped = domain
+            .stage2
+            .lock()
+            .map(bank.base, start, size, attributes());
+        mapped.map_err(|error| error.to_string())?;
     }
-    memory::store(code.start, firmware);
-    // The domain starts with its caches off.
-    memory::clean(code.start, code.size);
-    Ok([code, variables])
+    Ok(())
+}
+
+/// Fills the next bit of both banks, `most` bytes from `offset` on: firmware, else erased. Returns where to go on; `None`: they are full.
+pub fn fill(domain: &Domain, firmware: &[u8], offset: u64, most: u64) -> Option<u64> {
+    let flash = domain.flash.lock();
+    let [code, variables] = flash.as_ref()?;
+    let (piece, at) = match offset.checked_sub(code.memory.size) {
+        None => (code.memory, offset),
+        Some(at) => (variables.memory, at),
+    };
+    let size = most.min(piece.size.saturating_sub(at));
+    if size == 0 {
+        return None;
+    }
+    let start = piece.start.wrapping_add(at);
+    erase(start, size);
+    let end = offset.saturating_add(size).min(firmware.len() as u64);
+    if let Some(part) = firmware.get(offset as usize..end as usize) {
+        memory::store(start, part);
+        memory::clean(start, part.len() as u64);
+    }
+    Some(offset.saturating_add(size))
+}
+
+/// Both chips are as after reset; what is in them stays.
+pub fn reset(domain: &Domain) {
+    let mut flash = domain.flash.lock();
+    for (index, bank) in (0u64..).zip(flash.iter_mut().flatten()) {
+        bank.chip = Flash::new(index != 0);
+        remap(domain, bank);
+    }
 }
 
 fn erase(start: HostPhysical, size: u64) {
@@ -126,7 +161,8 @@ impl Cells for Memory {
 /// An access to the banks' addresses; `None` if there are none.
 pub fn access(domain: &Domain, at: u64, width: Width, operation: Operation) -> Option<Answer> {
     let offset = within(at, layout::FLASH_BASE, SIZE.saturating_mul(2))?;
-    let mut banks = domain.flash.as_ref()?.lock();
+    let mut flash = domain.flash.lock();
+    let banks = flash.as_mut()?;
     let bank = banks.get_mut((offset / SIZE) as usize)?;
     let offset = offset % SIZE;
     let mut cells = Memory(bank.memory);

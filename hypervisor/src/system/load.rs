@@ -1,307 +1,99 @@
-//! Making a domain out of its configuration.
+//! What a domain is made of: taken, filled, connected, and given back.
 //!
-//! Everything that a domain needs is taken step by step; if a step fails, all earlier ones are undone in
-//! reverse, so that a domain that can't be created leaves nothing behind.
+//! Each function is one step, short enough that EL2 goes on to look for interrupts in between; [`lifecycle`](super::lifecycle) puts them in
+//! order, at boot as later, for a first life as for the next one. Whatever a step took is the domain's from then on, so that giving back
+//! is the same from every point.
 
 use super::attachment;
 use super::devices::Devices;
-use super::domain::{Domain, Life, Stage2, Vcpu};
-use super::flash::{self, Bank};
+use super::domain::{Domain, SPIS, Vcpu};
+use super::flash;
 use super::schedule;
 use super::sharing::{Instance, Link};
 use super::tables::TableFrames;
-use super::{FRAMES, console};
+use super::{FRAMES, console, shared_memory};
 use crate::arch::{context, memory, timer};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use coproc_core::address::{GuestPhysical, HostPhysical};
-use coproc_core::id::VcoprocId;
+use core::sync::atomic::Ordering;
 use hypervisor::config::{DomainConfig, domains::Module};
 use hypervisor::devicetree::{Error, Region};
 use hypervisor::guest_tree::{self, GuestTree, layout};
 use hypervisor::image::{self, Header};
+use hypervisor::lifecycle::numbers::Numbers;
 use hypervisor::memory::frames::{FrameError, Piece};
-use hypervisor::psci::{DomainPower, Workarounds};
+use hypervisor::physical_timer::PhysicalTimer;
 use hypervisor::vcpu_schedule::{CpuSet, Parameters, ScheduleError, VcpuId};
 use hypervisor::vgic::{ListRegisters, Vgic};
 use hypervisor::vpci::{SLOTS, VirtualBus, Window, Windows};
-use platforms::translation::{Geometry, Stage2Attributes, TranslationTable};
+use hypervisor::vpl011::Vpl011;
+use platforms::translation::{Stage2Attributes, TranslationTable};
+use spin::Mutex;
 
-/// Shared interrupts of a domain's interrupt controller.
-const SPIS: usize = 64;
 const BLOCK: u64 = 0x20_0000;
-/// VMIDs above are firmware's and the IOMMU's.
-const VMID_LAST: u64 = 95;
 const GIBIBYTE: u64 = 1 << 30;
+/// Bytes scrubbed or copied in a step: what takes no longer than EL2 may go without looking for an interrupt.
+const CHUNK: u64 = 0x8000;
+/// Bytes mapped in a step, if they aren't one block.
+const MAP_CHUNK: u64 = 32 << 20;
 
-/// What has been taken so far for a domain that isn't complete.
-#[derive(Default)]
-struct Taken {
-    memory: Vec<Piece>,
-    flash: Vec<Piece>,
-    table: Option<TranslationTable>,
-    attached: Vec<(usize, VcoprocId)>,
-    /// Places in pools.
-    scheduled: Vec<(usize, VcpuId)>,
+/// VMIDs of domains; those above are firmware's and the IOMMU's. 0 is nobody's.
+static VMIDS: Mutex<Numbers> = Mutex::new(Numbers::new(1..96));
+
+/// Domains that have a VMID now.
+pub fn vmids_lent() -> u32 {
+    VMIDS.lock().lent()
 }
 
-impl Taken {
-    fn undo(self, instances: &[Instance]) {
-        for (index, who) in self.attached {
-            if let Some(instance) = instances.get(index)
-                && let Err(error) = attachment::detach(index, instance, who)
-            {
-                log::error!("{who} could not be taken back: {error}");
-            }
-        }
-        for (pool, who) in self.scheduled {
-            if let Some(pool) = schedule::pools().get(pool) {
-                // It never ran, so nothing is in its way.
-                let _ = pool.lock().pool.remove(who);
-            }
-        }
-        if let Some(table) = self.table {
-            table.destroy(&mut TableFrames { coherent: true });
-        }
-        // The IOMMU may know it until the shares are gone.
-        attachment::bury(Vec::new(), [self.memory, self.flash].concat());
-        attachment::settle(instances);
-    }
-}
-
-/// What domains are made of.
+/// Makes places for domains: decides where their vCPUs run.
 pub struct Workshop<'a> {
-    /// The coprocessors, in the order of the system's list.
-    pub instances: &'a [Instance],
-    /// Bits of a domain's address.
-    pub geometry: Geometry,
     /// For each CPU of the device tree its number here, if it runs.
     pub online: &'a [Option<usize>],
-    next_vmid: u64,
     next_timekeeper: usize,
 }
 
+const fn windows() -> Windows {
+    Windows {
+        mem32: Window {
+            base: layout::PCI_MEM32_BASE,
+            size: layout::PCI_MEM32_SIZE,
+        },
+        mem64: Window {
+            base: layout::PCI_MEM64_BASE,
+            size: layout::PCI_MEM64_SIZE,
+        },
+    }
+}
+
 impl<'a> Workshop<'a> {
-    /// A workshop with these coprocessors and CPUs.
-    pub const fn new(
-        instances: &'a [Instance],
-        geometry: Geometry,
-        online: &'a [Option<usize>],
-    ) -> Self {
+    /// A workshop with these CPUs.
+    pub const fn new(online: &'a [Option<usize>]) -> Self {
         Self {
-            instances,
-            geometry,
             online,
-            next_vmid: 1,
             next_timekeeper: 0,
         }
     }
 
-    /// Makes a domain.
+    /// A place for a domain: its vCPUs, all off, on their CPUs, and nothing else yet.
     ///
     /// # Errors
-    /// What is wrong, naming node and property; everything taken was given back.
-    pub fn create(&mut self, config: &DomainConfig) -> Result<Domain, Error> {
-        let mut taken = Taken::default();
-        match self.build(config, &mut taken) {
-            Ok(domain) => Ok(domain),
-            Err(error) => {
-                taken.undo(self.instances);
-                Err(error)
+    /// What is wrong, naming node and property.
+    pub fn place(&mut self, config: &DomainConfig) -> Result<Domain, Error> {
+        let mut scheduled = Vec::new();
+        let vcpus = self.vcpus(config, &mut scheduled).inspect_err(|_| {
+            for (pool, who) in scheduled.drain(..) {
+                if let Some(pool) = schedule::pools().get(pool) {
+                    // It never ran, so nothing is in its way.
+                    let _ = pool.lock().pool.remove(who);
+                }
             }
-        }
-    }
-
-    fn build(&mut self, config: &DomainConfig, taken: &mut Taken) -> Result<Domain, Error> {
-        let other = |found: String, expected: &'static str| {
-            Error::new(config.path.clone(), found, expected)
-        };
-        take_memory(config, taken)?;
-
-        let mut tables = TableFrames { coherent: true };
-        let mut table = TranslationTable::new(&mut tables, self.geometry)
-            .map_err(|error| other(format!("stage 2: {error}"), "memory for translation tables"))?;
-        let root = table.root();
-        let mut at = layout::RAM_BASE;
-        let mut result = Ok(());
-        for piece in &taken.memory {
-            result = result.and_then(|()| {
-                table.map(
-                    &mut tables,
-                    at,
-                    piece.start,
-                    piece.size,
-                    Stage2Attributes::RAM.encode(),
-                )
-            });
-            at = at.saturating_add(piece.size);
-        }
-        if config.firmware {
-            taken.flash = flash::allocate(file(&config.kernel)?)
-                .map_err(|error| other(error.to_string(), "memory for flash"))?
-                .to_vec();
-        }
-        let flash = flash_banks(&taken.flash);
-        for bank in flash.iter().flatten() {
-            let memory = bank.memory();
-            result = result.and_then(|()| {
-                let how = flash::attributes();
-                table.map(&mut tables, bank.base(), memory.start, memory.size, how)
-            });
-        }
-        taken.table = Some(table);
-        result
-            .map_err(|error| other(format!("stage 2: {error}"), "memory for translation tables"))?;
-
-        let entry = self.place(config, &taken.memory)?;
-        let vmid = self.next_vmid;
-        if vmid > VMID_LAST {
-            return Err(other(
-                format!("domain number {vmid}"),
-                "at most 95 domains, one VMID each",
-            ));
-        }
-        let vttbr = vmid << 48 | root.get();
-        let (bus, links) = self.connect(config, taken)?;
-        // Virtual time starts with the domain.
-        let offset = timer::counter();
-        let vcpus = self.vcpus(config, taken, vttbr, offset)?;
-        if let Some(first) = vcpus.first() {
-            first.registers.start_at(entry.0.get(), entry.1.get());
-        }
-
-        let affinities = (0..u64::from(config.cpus)).collect::<Vec<_>>();
-        let Some(table) = taken.table.take() else {
-            return Err(other("no stage 2".to_string(), "stage 2 tables"));
-        };
-        self.next_vmid += 1;
+        })?;
         console::add_domain(config.id);
-        let domain = Domain::new(
-            config.id,
-            config.path.clone(),
-            vcpus,
-            core::mem::take(&mut taken.memory),
-            DomainPower::new(affinities, Workarounds::default()),
-            bus,
-            links,
-            config.vpl011,
-            Devices::new(offset, config),
-            flash,
-            self.timekeeper(),
-            Stage2 { table, vttbr },
-            Vgic::new(config.cpus as usize, SPIS),
-        );
-        // From here on they belong to the domain.
-        taken.scheduled.clear();
-        domain.set_life(Life::Created);
-        Ok(domain)
-    }
-
-    /// Puts kernel, ramdisk and device tree into the domain's memory. Returns its entry and the tree's address.
-    fn place(
-        &self,
-        config: &DomainConfig,
-        pieces: &[Piece],
-    ) -> Result<(GuestPhysical, GuestPhysical), Error> {
-        let ram = GuestPhysical::new(layout::RAM_BASE);
-        if config.firmware {
-            // QEMU starts it with the tree at the start of RAM, which no register says.
-            store(pieces, ram, &tree(config, None)?);
-            return Ok((
-                GuestPhysical::new(layout::FLASH_BASE),
-                GuestPhysical::new(0),
-            ));
-        }
-        let kernel = file(&config.kernel)?;
-        let ramdisk = config.ramdisk.as_ref().map(file).transpose()?;
-        let header = Header::read(kernel).map_err(|error| {
-            Error::new(
-                config.kernel.path.clone(),
-                format!("a file that {error}"),
-                "a raw arm64 Image",
-            )
-            .property("reg")
-        })?;
-        let placement = image::place(
-            &header,
-            ramdisk.map(|file| file.len() as u64),
-            ram,
-            config.memory,
-        )
-        .map_err(|error| {
-            Error::new(
-                config.path.clone(),
-                format!("a kernel that {error}"),
-                "more memory",
-            )
-            .property("memory")
-        })?;
-        store(pieces, placement.kernel, kernel);
-        let mut initrd = None;
-        if let (Some(file), Some(at)) = (ramdisk, placement.ramdisk) {
-            store(pieces, at, file);
-            initrd = Some(Region {
-                address: at.get(),
-                size: file.len() as u64,
-            });
-        }
-        store(pieces, placement.tree, &tree(config, initrd)?);
-        Ok((placement.kernel, placement.tree))
-    }
-
-    /// Gives the domain its coprocessors.
-    fn connect(
-        &self,
-        config: &DomainConfig,
-        taken: &mut Taken,
-    ) -> Result<(VirtualBus, [Option<Link>; SLOTS]), Error> {
-        let other = |found: String, expected: &'static str| {
-            Error::new(config.path.clone(), found, expected).property("baton,coprocs")
-        };
-        let windows = Windows {
-            mem32: Window {
-                base: layout::PCI_MEM32_BASE,
-                size: layout::PCI_MEM32_SIZE,
-            },
-            mem64: Window {
-                base: layout::PCI_MEM64_BASE,
-                size: layout::PCI_MEM64_SIZE,
-            },
-        };
-        let mut bus = VirtualBus::new(windows, layout::ECAM_SIZE);
-        let mut links: [Option<Link>; SLOTS] = [None; SLOTS];
-        for assignment in &config.coprocs {
-            let mut found = self.instances.iter().enumerate();
-            let Some((index, instance)) =
-                found.find(|(_, instance)| instance.id == assignment.coproc)
-            else {
-                return Err(other(
-                    format!("{}, which can't be used", assignment.coproc),
-                    "a coproc that works",
-                )
-                .remedy("see the error of that coproc"));
-            };
-            let slot = bus
-                .free()
-                .ok_or_else(|| other("too many coprocs".into(), "at most 31"))?;
-            let link = attachment::attach(
-                index,
-                instance,
-                config.id,
-                &taken.memory,
-                &assignment.parameters,
-                slot,
-            )
-            .map_err(|error| other(error, "a coproc that takes the domain"))?;
-            taken.attached.push((index, link.who));
-            bus.attach(slot, instance.description.clone())
-                .map_err(|error| other(error.to_string(), "a free PCI slot"))?;
-            if let Some(place) = links.get_mut(usize::from(slot)) {
-                *place = Some(link);
-            }
-        }
-        Ok((bus, links))
+        let bus = VirtualBus::new(windows(), layout::ECAM_SIZE);
+        let timekeeper = self.timekeeper();
+        Ok(Domain::new(config.clone(), vcpus, bus, timekeeper))
     }
 
     /// The CPU whose timer looks after a domain's devices: each that runs in turn.
@@ -315,9 +107,7 @@ impl<'a> Workshop<'a> {
     fn vcpus(
         &self,
         config: &DomainConfig,
-        taken: &mut Taken,
-        vttbr: u64,
-        offset: u64,
+        scheduled: &mut Vec<(usize, VcpuId)>,
     ) -> Result<Vec<Vcpu>, Error> {
         let refused = |property: &'static str, found: String, expected: &'static str| {
             Error::new(config.path.clone(), found, expected).property(property)
@@ -359,12 +149,12 @@ impl<'a> Workshop<'a> {
                 refused(property, found, "what the pool can give")
             })?;
             schedule::announce(kick);
-            taken.scheduled.push((config.pool, id));
+            scheduled.push((config.pool, id));
             vcpus.push(Vcpu::new(
                 index,
                 config.pool,
                 id,
-                context::Context::new(index as u64, vttbr, offset),
+                context::Context::new(index as u64, 0, 0),
                 ListRegisters::new(context::list_register_count()),
             ));
         }
@@ -372,8 +162,60 @@ impl<'a> Workshop<'a> {
     }
 }
 
-/// Takes the domain's RAM: in as few, as large and as well aligned pieces as there are, zeroed.
-fn take_memory(config: &DomainConfig, taken: &mut Taken) -> Result<(), Error> {
+fn other(config: &DomainConfig, found: String, expected: &'static str) -> Error {
+    Error::new(config.path.clone(), found, expected)
+}
+
+/// Takes memory, a VMID and empty tables for a domain that has none.
+///
+/// # Errors
+/// What there isn't; what was taken so far is the domain's.
+pub fn take(domain: &Domain, vmid: &mut Option<u8>) -> Result<(), Error> {
+    let config = &domain.config;
+    take_memory(config, &mut domain.memory.write())?;
+    let number = VMIDS.lock().take().ok_or_else(|| {
+        other(
+            config,
+            "one domain more".to_string(),
+            "at most 95 domains at a time, one VMID each",
+        )
+    })?;
+    *vmid = Some(number);
+    let geometry = super::start::stage2_geometry();
+    let table =
+        TranslationTable::new(&mut TableFrames { coherent: true }, geometry).map_err(|error| {
+            other(
+                config,
+                format!("stage 2: {error}"),
+                "memory for translation tables",
+            )
+        })?;
+    {
+        let mut stage2 = domain.stage2.lock();
+        stage2.vttbr = u64::from(number) << 48 | table.root().get();
+        stage2.table = Some(table);
+    }
+    if config.firmware {
+        let size = file(&config.kernel)?.len() as u64;
+        flash::allocate(domain, size).map_err(|error| other(config, error, "memory for flash"))?;
+    }
+    Ok(())
+}
+
+/// Fills the next bit of the domain's flash, from `offset` on. Returns where to go on; `None`: it's full, or there is none.
+///
+/// # Errors
+/// If the firmware isn't in RAM.
+pub fn fill_flash(domain: &Domain, offset: u64) -> Result<Option<u64>, Error> {
+    if !domain.config.firmware {
+        return Ok(None);
+    }
+    let firmware = file(&domain.config.kernel)?;
+    Ok(flash::fill(domain, firmware, offset, CHUNK))
+}
+
+/// Takes the domain's RAM: in as few, as large and as well aligned pieces as there are.
+fn take_memory(config: &DomainConfig, taken: &mut Vec<Piece>) -> Result<(), Error> {
     let mut left = config.memory;
     while left > 0 {
         let alignment = if left >= GIBIBYTE { GIBIBYTE } else { BLOCK };
@@ -395,16 +237,187 @@ fn take_memory(config: &DomainConfig, taken: &mut Taken) -> Result<(), Error> {
             });
         drop(frames);
         let Ok(piece) = piece else {
-            let given: u64 = taken.memory.iter().map(|piece| piece.size).sum();
+            let given: u64 = taken.iter().map(|piece| piece.size).sum();
             return Err(config.memory_does_not_fit(free.saturating_add(given)));
         };
-        memory::zero(piece.start, piece.size);
-        // The domain starts with its caches off and must see zeroes.
-        memory::flush(piece.start, piece.size);
-        taken.memory.push(piece);
-        left -= piece.size;
+        taken.push(piece);
+        left = left.saturating_sub(piece.size);
     }
     Ok(())
+}
+
+/// A way through a domain's RAM, some bytes at a time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    piece: usize,
+    offset: u64,
+    /// Bytes before `piece`.
+    before: u64,
+}
+
+impl Cursor {
+    /// The next part: where it is in the domain and in the machine, and its size; no more than `most` gives for (guest address, host
+    /// address, bytes left). `None` at the end.
+    fn next(
+        &mut self,
+        pieces: &[Piece],
+        most: impl FnOnce(u64, u64, u64) -> u64,
+    ) -> Option<(u64, HostPhysical, u64)> {
+        let mut piece = pieces.get(self.piece)?;
+        if self.offset >= piece.size {
+            self.before = self.before.saturating_add(piece.size);
+            self.offset = 0;
+            self.piece = self.piece.saturating_add(1);
+            piece = pieces.get(self.piece)?;
+        }
+        let guest = layout::RAM_BASE
+            .saturating_add(self.before)
+            .saturating_add(self.offset);
+        let host = piece.start.wrapping_add(self.offset);
+        let left = piece.size.saturating_sub(self.offset);
+        let size = most(guest, host.get(), left).min(left);
+        self.offset = self.offset.saturating_add(size);
+        Some((guest, host, size))
+    }
+}
+
+/// Maps the next part of the domain's RAM. Returns whether there is more.
+///
+/// # Errors
+/// If there is no memory for tables.
+pub fn map(domain: &Domain, cursor: &mut Cursor) -> Result<bool, Error> {
+    let memory = domain.memory.read();
+    let part = cursor.next(&memory, |guest, host, left| {
+        let block = (guest | host) & (GIBIBYTE - 1) == 0 && left >= GIBIBYTE;
+        if block { GIBIBYTE } else { MAP_CHUNK }
+    });
+    let Some((guest, host, size)) = part else {
+        return Ok(false);
+    };
+    let mapped = domain
+        .stage2
+        .lock()
+        .map(guest, host, size, Stage2Attributes::RAM.encode());
+    mapped.map_err(|error| {
+        other(
+            &domain.config,
+            format!("stage 2: {error}"),
+            "memory for translation tables",
+        )
+    })?;
+    Ok(true)
+}
+
+/// Scrubs the next bit of the domain's RAM. Returns whether there is more.
+pub fn scrub(domain: &Domain, cursor: &mut Cursor) -> bool {
+    let memory = domain.memory.read();
+    let Some((_, host, size)) = cursor.next(&memory, |_, _, _| CHUNK) else {
+        return false;
+    };
+    memory::zero(host, size);
+    // The domain starts with its caches off and must see zeroes.
+    memory::flush(host, size);
+    true
+}
+
+enum Source {
+    File(&'static [u8]),
+    Made(Vec<u8>),
+}
+
+impl Source {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::File(bytes) => bytes,
+            Self::Made(bytes) => bytes,
+        }
+    }
+}
+
+/// What is put into a domain's memory, and how far that has come.
+pub struct Images {
+    parts: Vec<(GuestPhysical, Source)>,
+    offset: u64,
+    entry: GuestPhysical,
+    argument: GuestPhysical,
+}
+
+impl Images {
+    /// Kernel, ramdisk and device tree.
+    ///
+    /// # Errors
+    /// What doesn't fit, or is no kernel.
+    pub fn new(config: &DomainConfig) -> Result<Self, Error> {
+        let ram = GuestPhysical::new(layout::RAM_BASE);
+        if config.firmware {
+            // QEMU starts it with the tree at the start of RAM, which no register says.
+            return Ok(Self {
+                parts: Vec::from([(ram, Source::Made(tree(config, None)?))]),
+                offset: 0,
+                entry: GuestPhysical::new(layout::FLASH_BASE),
+                argument: GuestPhysical::new(0),
+            });
+        }
+        let kernel = file(&config.kernel)?;
+        let ramdisk = config.ramdisk.as_ref().map(file).transpose()?;
+        let header = Header::read(kernel).map_err(|error| {
+            Error::new(
+                config.kernel.path.clone(),
+                format!("a file that {error}"),
+                "a raw arm64 Image",
+            )
+            .property("reg")
+        })?;
+        let placement = image::place(
+            &header,
+            ramdisk.map(|file| file.len() as u64),
+            ram,
+            config.memory,
+        )
+        .map_err(|error| {
+            Error::new(
+                config.path.clone(),
+                format!("a kernel that {error}"),
+                "more memory",
+            )
+            .property("memory")
+        })?;
+        let mut parts = Vec::from([(placement.kernel, Source::File(kernel))]);
+        let mut initrd = None;
+        if let (Some(file), Some(at)) = (ramdisk, placement.ramdisk) {
+            parts.push((at, Source::File(file)));
+            initrd = Some(Region {
+                address: at.get(),
+                size: file.len() as u64,
+            });
+        }
+        parts.push((placement.tree, Source::Made(tree(config, initrd)?)));
+        Ok(Self {
+            parts,
+            offset: 0,
+            entry: placement.kernel,
+            argument: placement.tree,
+        })
+    }
+
+    /// Copies the next bit. Returns whether there is more.
+    pub fn copy(&mut self, domain: &Domain) -> bool {
+        let Some((at, source)) = self.parts.last() else {
+            return false;
+        };
+        let bytes = source.bytes();
+        let from = self.offset as usize;
+        let to = from.saturating_add(CHUNK as usize).min(bytes.len());
+        let Some(part) = bytes.get(from..to).filter(|part| !part.is_empty()) else {
+            self.parts.pop();
+            self.offset = 0;
+            return true;
+        };
+        let at = at.wrapping_add(self.offset);
+        store(&domain.memory.read(), at, part);
+        self.offset = to as u64;
+        true
+    }
 }
 
 /// The device tree of a domain.
@@ -426,13 +439,6 @@ fn tree(config: &DomainConfig, initrd: Option<Region>) -> Result<Vec<u8>, Error>
             "a description that a tree can hold",
         )
     })
-}
-
-fn flash_banks(pieces: &[Piece]) -> Option<[Bank; 2]> {
-    match pieces {
-        [code, variables] => Some([Bank::new(0, *code), Bank::new(1, *variables)]),
-        _ => None,
-    }
 }
 
 fn file(module: &Module) -> Result<&'static [u8], Error> {
@@ -466,6 +472,147 @@ fn store(pieces: &[Piece], at: GuestPhysical, data: &[u8]) {
     }
 }
 
+/// Makes everything of the domain as after power-on, vCPU 0 at its entry. All vCPUs are off, and it has no share.
+pub fn reset(domain: &Domain, images: &Images) {
+    // Virtual time starts with the domain.
+    let offset = timer::counter();
+    domain.offset.store(offset, Ordering::SeqCst);
+    let vttbr = domain.stage2.lock().vttbr;
+    // Nothing that a CPU remembers of an earlier life.
+    crate::arch::mmu::invalidate_stage2(vttbr, 0..u64::MAX);
+    for vcpu in &domain.vcpus {
+        vcpu.context.reset();
+        vcpu.context.place(vttbr, offset);
+        vcpu.take_attention();
+        *vcpu.progress.lock() = Default::default();
+        *vcpu.timer.lock() = PhysicalTimer::new();
+        vcpu.alarm.store(u64::MAX, Ordering::SeqCst);
+    }
+    if let Some(first) = domain.vcpus.first() {
+        let (entry, argument) = (images.entry.get(), images.argument.get());
+        first.registers.start_at(entry, argument);
+    }
+    domain.power.lock().reset();
+    {
+        let mut pci = domain.pci.lock();
+        pci.bus = VirtualBus::new(windows(), layout::ECAM_SIZE);
+        pci.links = [None; SLOTS];
+        pci.pending = 0;
+        shared_memory::reset(domain, &mut pci);
+    }
+    if let Some(uart) = &domain.uart {
+        *uart.lock() = Vpl011::new();
+    }
+    flash::reset(domain);
+    {
+        let mut devices = domain.devices.lock();
+        *devices = Devices::new(offset, &domain.config);
+        domain.alarm.store(u64::MAX, Ordering::SeqCst);
+    }
+    let mut vgic = domain.vgic.lock();
+    *vgic = Vgic::new(domain.vcpus.len(), SPIS);
+    for vcpu in &domain.vcpus {
+        *vcpu.lists.lock() = ListRegisters::new(context::list_register_count());
+    }
+}
+
+/// Gives the domain the coprocessor at `number` of its configuration. Returns whether there is one.
+///
+/// # Errors
+/// Why it can't be had; nothing of it is left behind.
+pub fn connect(domain: &Domain, instances: &[Instance], number: usize) -> Result<bool, Error> {
+    let other = |found: String, expected: &'static str| {
+        Error::new(domain.path.clone(), found, expected).property("baton,coprocs")
+    };
+    let Some(assignment) = domain.config.coprocs.get(number) else {
+        return Ok(false);
+    };
+    let mut found = instances.iter().enumerate();
+    let Some((index, instance)) = found.find(|(_, instance)| instance.id == assignment.coproc)
+    else {
+        return Err(other(
+            format!("{}, which can't be used", assignment.coproc),
+            "a coproc that works",
+        )
+        .remedy("see the error of that coproc"));
+    };
+    let slot = domain
+        .pci
+        .lock()
+        .bus
+        .free()
+        .ok_or_else(|| other("too many coprocs".into(), "at most 31"))?;
+    let link = attachment::attach(
+        index,
+        instance,
+        domain.id,
+        &domain.memory.read(),
+        &assignment.parameters,
+        slot,
+    )
+    .map_err(|error| other(error, "a coproc that takes the domain"))?;
+    let mut pci = domain.pci.lock();
+    if let Some(place) = pci.links.get_mut(usize::from(slot)) {
+        *place = Some(link);
+    }
+    pci.bus
+        .attach(slot, instance.description.clone())
+        .map_err(|error| other(error.to_string(), "a free PCI slot"))?;
+    Ok(true)
+}
+
+/// Takes all its coprocessors away; [`attachment::holds`] tells how long that goes on.
+pub fn disconnect(domain: &Domain, instances: &[Instance]) {
+    let links: Vec<Link> = {
+        let mut pci = domain.pci.lock();
+        pci.pending = 0;
+        let links = core::mem::replace(&mut pci.links, [None; SLOTS]);
+        for (slot, _) in (0u8..).zip(&links).filter(|(_, link)| link.is_some()) {
+            if let Err(error) = pci.bus.detach(slot) {
+                log::error!("{}: {error}", domain.id);
+            }
+        }
+        links.into_iter().flatten().collect()
+    };
+    for link in links {
+        if let Some(instance) = instances.get(link.instance)
+            && let Err(error) = attachment::detach(link.instance, instance, link.who)
+        {
+            log::error!(
+                "{}: {} could not be taken back: {error}",
+                domain.id,
+                link.who
+            );
+        }
+    }
+}
+
+/// Gives back tables, VMID and memory; the memory is scrubbed first, by and by ([`attachment::holds`]). No vCPU is on, no share is left.
+pub fn give_back(domain: &Domain, vmid: &mut Option<u8>) {
+    {
+        let mut pci = domain.pci.lock();
+        pci.bus = VirtualBus::new(windows(), layout::ECAM_SIZE);
+        shared_memory::reset(domain, &mut pci);
+    }
+    let flash = domain.flash.lock().take();
+    let mut stage2 = domain.stage2.lock();
+    if let Some(table) = stage2.table.take() {
+        // All of it, from all TLBs: then nobody walks the tables, and the VMID can be another's.
+        crate::arch::mmu::invalidate_stage2(stage2.vttbr, 0..u64::MAX);
+        table.destroy(&mut TableFrames { coherent: true });
+    }
+    stage2.vttbr = 0;
+    drop(stage2);
+    if let Some(number) = vmid.take() {
+        VMIDS.lock().give_back(number);
+    }
+    let mut pieces = core::mem::take(&mut *domain.memory.write());
+    pieces.extend(flash.iter().flatten().map(flash::Bank::memory));
+    if !pieces.is_empty() {
+        attachment::bury(domain.id, Vec::new(), pieces);
+    }
+}
+
 /// Tells all vCPUs of the system who they are, and their pools.
 pub fn distribute(domains: &'static [Domain]) {
     for (position, domain) in domains.iter().enumerate() {
@@ -475,13 +622,5 @@ pub fn distribute(domains: &'static [Domain]) {
             vcpu.registers.belong_to(member);
             schedule::enlist(member);
         }
-    }
-}
-
-/// Lets the first vCPU of a domain run.
-pub fn start(domain: &Domain) {
-    domain.set_life(Life::Running);
-    if let Some(first) = domain.vcpus.first() {
-        first.start();
     }
 }

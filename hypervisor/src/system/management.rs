@@ -7,7 +7,8 @@
     clippy::arithmetic_side_effects
 )]
 
-use super::domain::{Domain, Life};
+use super::domain::Domain;
+use super::lifecycle::{self, Refused};
 use super::processors;
 use super::recording::feed;
 use super::schedule;
@@ -26,10 +27,11 @@ use coproc_core::record::Input;
 use core::fmt;
 use hypervisor::console::cpus::{PoolReport, VcpuReport};
 use hypervisor::console::management::{
-    CoprocReport, DomainReport, DomainState, HistogramReport, Management, ManagementError,
-    MemoryReport, RecordReport, SliceReport, VcoprocReport, VcoprocState,
+    CoprocReport, DomainReport, HistogramReport, Management, ManagementError, MemoryReport,
+    RecordReport, SliceReport, VcoprocReport, VcoprocState,
 };
 use hypervisor::console::setting::{Setting, shorten};
+use hypervisor::lifecycle::Operation;
 use hypervisor::trace::Rings;
 use hypervisor::vcpu_schedule::CpuSet;
 
@@ -124,6 +126,14 @@ fn failed(what: &impl ToString, remedy: &'static str) -> ManagementError {
     }
 }
 
+fn refused(why: Refused) -> ManagementError {
+    match why {
+        Refused::State(refusal) => ManagementError::Refused(refusal),
+        Refused::NotStill => failed(&"its CPUs haven't let go of it yet", "ask again"),
+        Refused::Cycling => failed(&"it is being created and destroyed", "wait for the end"),
+    }
+}
+
 /// Takes the function out of its slot, which reads all-ones from here on, like a card that was pulled.
 fn pull(domain: &Domain, who: VcoprocId) {
     let mut pci = domain.pci.lock();
@@ -150,7 +160,8 @@ impl Management for Face {
             heap: arch::boot::heap_use().0 as u64,
             spaces: boot::iommu().map_or(0, |iommu| iommu.lock().spaces() as u64),
             firmware_vmids: u64::from(firmware::vmids_in_use()),
-            pending: attachment::occupied(),
+            pending: attachment::occupied() || lifecycle::occupied(),
+            domain_vmids: u64::from(super::load::vmids_lent()),
         }
     }
 
@@ -176,12 +187,7 @@ impl Management for Face {
         });
         Some(DomainReport {
             id: domain.id,
-            state: match domain.life() {
-                Life::Created => DomainState::Created,
-                Life::Running => DomainState::Running,
-                Life::Off => DomainState::Off,
-                Life::Crashed => DomainState::Crashed,
-            },
+            state: domain.control.lock().life.state(),
             vcpus: domain.vcpus.len() as u32,
             memory_mib: domain.memory_size() >> 20,
             cpus: processors::listed(may_run).0,
@@ -361,6 +367,12 @@ impl Management for Face {
         let (index, instance) = position(coproc).ok_or(ManagementError::NoCoproc(coproc))?;
         let domain = find_domain(domain)?;
         shared(instance)?;
+        // Until it's attached, nobody takes the domain apart.
+        let control = domain.control.lock();
+        if !control.life.state().has_coprocs() || domain.ending().is_some() {
+            let what = format!("{} is {}", domain.id, control.life.state());
+            return Err(failed(&what, "attach when it runs"));
+        }
         if find_share(instance, domain.id).is_some() {
             return Err(ManagementError::AlreadyAttached {
                 coproc,
@@ -378,7 +390,7 @@ impl Management for Face {
             index,
             instance,
             domain.id,
-            &domain.memory,
+            &domain.memory.read(),
             &Parameters::default(),
             slot,
         )
@@ -406,6 +418,31 @@ impl Management for Face {
             coproc.0
         );
         Ok(())
+    }
+
+    fn operate(&mut self, domain: DomainId, operation: Operation) -> Result<(), ManagementError> {
+        let domain = find_domain(domain)?;
+        lifecycle::request(domain, operation).map_err(refused)
+    }
+
+    fn crash(
+        &mut self,
+        domain: DomainId,
+        index: usize,
+        line: &mut dyn fmt::Write,
+    ) -> Result<bool, ManagementError> {
+        let domain = find_domain(domain)?;
+        let report = domain.report.lock();
+        let report = (report.as_ref()).ok_or(ManagementError::NoReport(domain.id))?;
+        let Some(text) = report.line(index) else {
+            return Ok(false);
+        };
+        Ok(write!(line, "{text}").is_ok())
+    }
+
+    fn cycle(&mut self, domain: DomainId, rounds: u32) -> Result<(), ManagementError> {
+        let domain = find_domain(domain)?;
+        lifecycle::cycle(domain, rounds).map_err(refused)
     }
 
     fn detach(&mut self, coproc: CoprocId, domain: DomainId) -> Result<(), ManagementError> {

@@ -8,21 +8,23 @@
 //! takes locks only downwards in this list:
 //!
 //! 1. the console: commands are carried out under it
-//! 2. `Instance::core`: one coprocessor's framework and its device
-//! 3. `Domain::power`
-//! 4. `Domain::pci`: one domain's PCI functions
-//! 5. `Domain::uart`, `Domain::devices`, `Domain::flash`, `Vcpu::timer`
-//! 6. `Domain::stage2`: one domain's tables
-//! 7. `Domain::vgic`
-//! 8. `Vcpu::lists`: one vCPU's list registers
-//! 9. `SharedPool`: one pool's scheduler, since a vCPU may be woken under any lock above
-//! 10. the IOMMU ([`boot::iommu`])
-//! 11. `FirmwareCore::state`: a firmware core's device
-//! 12. the physical PCI configuration space ([`boot::config_space`])
-//! 13. `System::gic`
-//! 14. [`FRAMES`]
-//! 15. one CPU's trace: nothing is locked under it
-//! 16. the buffer of messages: so that a message may be logged under any lock
+//! 2. `Domain::control`: one domain's life
+//! 3. what is buried (`attachment`)
+//! 4. `Instance::core`: one coprocessor's framework and its device
+//! 5. `Domain::power`
+//! 6. `Domain::pci`: one domain's PCI functions
+//! 7. `Domain::uart`, `Domain::devices`, `Domain::flash`, `Vcpu::timer`
+//! 8. `Domain::memory` (read), `Domain::stage2`: one domain's tables
+//! 9. `Domain::vgic`
+//! 10. `Vcpu::lists`: one vCPU's list registers
+//! 11. `SharedPool`: one pool's scheduler, since a vCPU may be woken under any lock above
+//! 12. the IOMMU ([`boot::iommu`])
+//! 13. `FirmwareCore::state`: a firmware core's device
+//! 14. the physical PCI configuration space ([`boot::config_space`])
+//! 15. `System::gic`
+//! 16. [`FRAMES`]
+//! 17. one CPU's trace: nothing is locked under it
+//! 18. the buffer of messages: so that a message may be logged under any lock
 #![deny(unsafe_code)]
 
 pub mod attachment;
@@ -39,6 +41,7 @@ pub mod exit;
 pub mod firmware;
 pub mod flash;
 pub mod interrupts;
+pub mod lifecycle;
 pub mod load;
 pub mod management;
 pub mod pci;
@@ -73,7 +76,7 @@ pub struct System {
     pub instances: Vec<sharing::Instance>,
     /// Memory that domains share.
     pub shared: Vec<shared_memory::Region>,
-    /// The domains that were created.
+    /// A place for each domain that is configured; whether it is there, its state tells.
     pub domains: Vec<domain::Domain>,
 }
 

@@ -19,7 +19,7 @@
 )]
 
 use super::domain::{Activity, Domain, Life, NOWHERE, Vcpu};
-use super::{attachment, console, devices, exit, interrupts, sharing};
+use super::{attachment, console, devices, exit, interrupts, lifecycle, sharing};
 use crate::arch::context::{self, Context, Registers};
 use crate::arch::cpu::{self, Cpu, MAX_CPUS};
 use crate::arch::{gic, mmu, registers, timer};
@@ -246,7 +246,7 @@ pub fn choose() -> *mut Registers {
         cpu.take_demand();
         console::service();
         if let Some(member) = seat.loaded()
-            && !settle(member)
+            && !settle(seat, member)
             && seat.may_go_on(member)
         {
             synchronise(member);
@@ -322,13 +322,25 @@ fn idle(cpu: &'static Cpu, seat: &'static Seat) {
     interrupts::serve();
 }
 
-/// Carries out what was decided about the loaded vCPU elsewhere: its domain was stopped. Returns whether nothing is loaded any more.
-fn settle(member: Member) -> bool {
-    let stopped = matches!(member.domain.life(), Life::Off | Life::Crashed);
-    if stopped {
-        abandon(member);
+/// Carries out what was decided about the loaded vCPU elsewhere: its domain was stopped, or paused. Returns whether nothing is loaded any
+/// more.
+fn settle(seat: &Seat, member: Member) -> bool {
+    let Member { domain, vcpu } = member;
+    match domain.life() {
+        Life::Stopped => {
+            if let Some(why) = domain.take_capture() {
+                domain.describe(vcpu, why);
+            }
+            abandon(member);
+            true
+        }
+        Life::Paused if vcpu.is_held() => {
+            domain.has_let_go();
+            unload(seat, member);
+            true
+        }
+        Life::Paused | Life::Running => false,
     }
-    stopped
 }
 
 /// The loaded vCPU goes off: nothing of it is kept, and nothing of it stays in the CPU. Interrupts linked to physical ones are given
@@ -386,6 +398,8 @@ fn unload(seat: &Seat, member: Member) {
                 .set_private_active(virtual_timer, affinity, false);
         }
     }
+    // Its tables may end before this CPU loads another one.
+    Context::leave_tables();
     seat.timer_inactive.store(true, Ordering::Relaxed);
     seat.loaded.store(NOWHERE, Ordering::Relaxed);
     // Release: all that was saved, before the CPU that waits for it in `load`.
@@ -402,6 +416,11 @@ fn load(cpu: &'static Cpu, seat: &Seat, member: Member) {
         .is_err()
     {
         core::hint::spin_loop();
+    }
+    // First claimed, then looked: who holds it sees that it is resident, or this sees that it is held.
+    if vcpu.is_held() {
+        vcpu.resident.store(NOWHERE, Ordering::SeqCst);
+        return;
     }
     let active = vcpu.context.load();
     {
@@ -526,6 +545,10 @@ fn set_timer(cpu: &Cpu, seat: &Seat) {
         let at = timer::now().saturating_add(attachment::interval());
         earliest = earliest.min(at.as_nanos());
     }
+    if lifecycle::occupied() {
+        let at = timer::now().saturating_add(lifecycle::interval());
+        earliest = earliest.min(at.as_nanos());
+    }
     if let Some(at) = console::next_deadline() {
         earliest = earliest.min(at.as_nanos());
     }
@@ -567,4 +590,5 @@ pub fn timer_expired() {
     }
     sharing::timers(now);
     attachment::attend();
+    lifecycle::attend();
 }

@@ -22,6 +22,7 @@ use coproc_core::register::{Operation, Width};
 use hypervisor::config::SharedMemory;
 use hypervisor::devicetree::Error;
 use hypervisor::ivshmem::{self, Registers};
+use hypervisor::lifecycle::State;
 use hypervisor::memory::frames::Piece;
 use platforms::translation::Stage2Attributes;
 
@@ -38,6 +39,8 @@ pub struct Port {
     memory: Piece,
     slot: u8,
     registers: Registers,
+    /// The domain's number among the peers.
+    position: u16,
     /// Where the memory is mapped now.
     mapped: Option<u64>,
 }
@@ -63,7 +66,7 @@ fn region(config: &SharedMemory, domains: &[Domain], index: usize) -> Result<Reg
     for id in &config.domains {
         let domain = domains
             .iter()
-            .find(|domain| domain.id == *id)
+            .find(|domain| domain.id == *id && domain.control.lock().life.state() != State::Gone)
             .ok_or_else(|| {
                 other(format!("{id}, which was not created"), "domains that work")
                     .property("domains")
@@ -95,6 +98,7 @@ fn region(config: &SharedMemory, domains: &[Domain], index: usize) -> Result<Reg
             memory,
             slot,
             registers: Registers::new(position),
+            position,
             mapped: None,
         });
     }
@@ -190,6 +194,27 @@ pub fn windows_changed(domain: &Domain, pci: &mut Pci) {
             continue;
         };
         port.mapped = map(domain, &mut stage2, at, port.memory);
+    }
+}
+
+/// The domain begins anew, on an empty bus: its ends of shared memory are as after power-on. The memory itself isn't touched, since it's the
+/// others', too.
+pub fn reset(domain: &Domain, pci: &mut Pci) {
+    let Pci { bus, ports, .. } = pci;
+    for port in ports {
+        if let Some(at) = port.mapped.take()
+            && let Err(error) = domain.stage2.lock().unmap(at, port.memory.size)
+        {
+            log::error!("{}: shared memory stays at {at:#x}: {error}", domain.id);
+        }
+        port.registers = Registers::new(port.position);
+        if let Err(error) = bus.attach(port.slot, ivshmem::description(port.memory.size)) {
+            log::error!(
+                "{}: shared memory in slot {}: {error}",
+                domain.id,
+                port.slot
+            );
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use super::firmware;
 use super::load::{self, Workshop};
 use super::{
-    FRAMES, System, boot, console, devices, discovery, interrupts, pci, schedule, shared_memory,
+    FRAMES, System, boot, console, devices, discovery, interrupts, lifecycle, pci, schedule,
+    shared_memory,
 };
 use crate::arch::{self, context, cpu, gic, mmu, power, report, timer, uart};
 use alloc::format;
@@ -15,6 +16,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use hypervisor::config::machine::{self, EnableMethod, Gic, Machine, PciHost, UartKind};
 use hypervisor::config::{Configuration, Known, KnownName};
 use hypervisor::devicetree::{Error, Region, Tree};
+use hypervisor::lifecycle::State;
 use hypervisor::vcpu_schedule::{self, CpuSet, Pool};
 use hypervisor::vpci::{self, ConfigAccess, FunctionAddress};
 use platforms::translation::Geometry;
@@ -114,7 +116,7 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     let host = start_pci(&machine);
     discovery::start_iommu(&machine, &mut gic);
     let instances = discovery::start_coprocs(host, &configuration, &mut gic, &online);
-    let geometry = stage2_geometry();
+    leave_no_tables();
 
     // Firmware cores run no vCPU.
     let running: Vec<Option<usize>> = online
@@ -122,15 +124,20 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
         .map(|number| number.filter(|number| !firmware::is_core(*number)))
         .collect();
     start_pools(&configuration, &running);
-    let mut workshop = Workshop::new(&instances, geometry, &running);
+    let mut workshop = Workshop::new(&running);
     let mut domains = Vec::new();
     for config in configuration.domains.iter().flatten() {
-        match workshop.create(config) {
+        match workshop.place(config) {
             Ok(domain) => domains.push(domain),
             Err(error) => {
                 log::error!("{error}");
                 log::error!("{} is not created", config.path);
             }
+        }
+    }
+    for domain in domains.iter().filter(|domain| domain.config.enabled) {
+        if !lifecycle::create_at_boot(domain, &instances) {
+            log::error!("{} is not created", domain.path);
         }
     }
     for rejected in configuration
@@ -163,7 +170,11 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     let (used, heap) = arch::boot::heap_use();
     log::info!(
         "{} domains, {} coprocs; {} MiB free; heap {} of {} KiB",
-        system.domains.len(),
+        system
+            .domains
+            .iter()
+            .filter(|domain| domain.control.lock().life.state() == State::Created)
+            .count(),
         system.instances.len(),
         FRAMES.lock().total() >> 20,
         used >> 10,
@@ -172,8 +183,9 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     console::listen();
     ONLINE.fetch_or(1 << 31, Ordering::SeqCst);
     for domain in &system.domains {
-        log::info!("{}: starts ({})", domain.id, domain.path);
-        load::start(domain);
+        if lifecycle::start(domain) {
+            log::info!("{}: starts ({})", domain.id, domain.path);
+        }
     }
     schedule::run()
 }
@@ -251,6 +263,15 @@ fn start_cpu(gic: &mut gic::Gic, machine: &Machine) {
     context::set_traps();
     let vtcr = platforms::translation::vtcr_el2(stage2_geometry());
     mmu::set_stage2_control(vtcr);
+}
+
+/// Makes the tables that CPUs have which run no vCPU: they map nothing.
+fn leave_no_tables() {
+    let mut frames = super::tables::TableFrames { coherent: true };
+    match platforms::translation::TranslationTable::new(&mut frames, stage2_geometry()) {
+        Ok(table) => context::use_when_empty(table.root().get()),
+        Err(error) => fatal(format_args!("stage 2: {error}")),
+    }
 }
 
 /// Shape of all stage 2 tables.

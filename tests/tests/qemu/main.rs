@@ -8,6 +8,7 @@ mod everything;
 mod firmware;
 mod hostile;
 mod isolation;
+mod lifecycle;
 mod live;
 mod many;
 mod pools;

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use baton_tests::{LIMIT, Machine, PATIENCE, assert_books, coproc, number, poll, text, vcoproc};
+use qemu_boot::report::CoprocReport;
 use qemu_boot::report::Record;
 use qemu_boot::{CoprocSpec, DomainSpec, Scenario};
 
@@ -77,7 +78,7 @@ fn a_domain_alone_on_its_coproc_is_never_switched() -> Result<()> {
     machine.finish()
 }
 
-/// A domain that switches itself off is off, its vcoproc wants nothing more, and the other goes on.
+/// A domain that switches itself off is off, its vcoproc is given back, and the other goes on.
 #[test]
 fn a_domain_that_switches_off_leaves_the_device_to_the_other() -> Result<()> {
     let options = ["mode=stress jobs=3 poweroff=1", "mode=stress jobs=24"];
@@ -92,22 +93,17 @@ fn a_domain_that_switches_off_leaves_the_device_to_the_other() -> Result<()> {
         machine.domains()?,
         [state("d1", "off"), state("d2", "running")]
     );
-    let asleep = poll("d1's vcoproc asleep", PATIENCE, || {
-        let report = machine.query()?;
-        let asleep = text(vcoproc(&report, "d1"), "state") == "asleep";
-        Ok(asleep.then_some(report))
+    let gone = |report: &CoprocReport| report.vcoproc_of("0", "d1").is_none();
+    poll("d1's vcoproc gone", PATIENCE, || {
+        Ok(gone(&machine.query()?).then_some(()))
     })?;
     let second = machine.done("d2")?;
     assert_eq!((number(&second, "jobs"), number(&second, "wrong")), (24, 0));
     let end = machine.query()?;
-    for key in ["charge_ns", "overhead_ns", "slices", "emulated"] {
-        let (then, now) = (
-            number(vcoproc(&asleep, "d1"), key),
-            number(vcoproc(&end, "d1"), key),
-        );
-        assert_eq!(then, now, "{key} of a domain that is off");
-    }
-    assert_eq!(text(vcoproc(&end, "d1"), "state"), "asleep");
+    assert!(gone(&end), "{end:?}");
+    assert_eq!(end.vcoprocs.len(), 1, "{end:?}");
+    let refused = machine.refusal("coproc attach 0 d1")?;
+    assert!(refused.contains("d1 is off"), "{refused}");
     assert_books(&end);
     machine.finish()
 }

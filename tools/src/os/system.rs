@@ -66,3 +66,12 @@ pub fn power_off() {
         super::console::print(&crate::report::error(&error));
     }
 }
+
+/// Restarts the machine, or says why not.
+pub fn restart() {
+    rustix::fs::sync();
+    if let Err(error) = reboot(RebootCommand::Restart) {
+        let error = about("restart", error).to_string();
+        super::console::print(&crate::report::error(&error));
+    }
+}

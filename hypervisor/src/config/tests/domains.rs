@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{CoprocConfig, DomainConfig};
+use crate::lifecycle::policy::RestartPolicy;
 use alloc::string::String;
 use coproc_core::algorithm::Parameters;
 use coproc_core::id::{CoprocId, DomainId};
@@ -207,6 +208,8 @@ fn a_configuration_reads_as_it_was_written() {
             },
         }],
         control: true,
+        restart: RestartPolicy::Never,
+        enabled: true,
         affinity: vec![0, 1],
         pool: 0,
         share: Parameters::default(),
@@ -234,6 +237,41 @@ fn a_configuration_reads_as_it_was_written() {
     );
     assert_eq!(configuration.module_regions().count(), 3);
     assert_eq!(configuration.domains, [Ok(first), Ok(second)]);
+}
+
+#[test]
+fn restart_policy_and_disabled_domains_are_read() {
+    let configuration = read(&configured(|fdt| {
+        for (name, restart, status) in [
+            ("domain@1", "on-crash", "disabled"),
+            ("domain@2", "always", "okay"),
+            ("domain@3", "never", "fail"),
+        ] {
+            domain(fdt, name, false, |fdt| {
+                text(fdt, "baton,restart", restart);
+                text(fdt, "status", status);
+            });
+        }
+    }));
+    let read: Vec<_> = configuration
+        .domains
+        .iter()
+        .map(|domain| domain.as_ref().map(|it| (it.id.0, it.restart, it.enabled)))
+        .collect();
+    assert_eq!(
+        read,
+        [
+            Ok((1, RestartPolicy::OnCrash, false)),
+            Ok((2, RestartPolicy::Always, true))
+        ]
+    );
+    let errors = spoilt(false, |fdt| text(fdt, "baton,restart", "sometimes"));
+    assert_eq!(errors.len(), 1);
+    assert!(
+        errors[0].contains("baton,restart: \"sometimes\""),
+        "{errors:?}"
+    );
+    assert!(errors[0].contains("\"on-crash\""), "{errors:?}");
 }
 
 /// The errors of the first of two domains, which `edit` has spoilt; the second must not care.

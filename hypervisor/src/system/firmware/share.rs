@@ -161,7 +161,10 @@ impl FirmwareShare {
         let vttbr = vmid.number() << 48 | table.root().get();
         core.add(who, vttbr);
         Ok(Self {
-            stage2: Stage2 { table, vttbr },
+            stage2: Stage2 {
+                table: Some(table),
+                vttbr,
+            },
             vmid,
             memory,
             grants: [Grant::default(); host::GRANTS as usize],
@@ -179,7 +182,9 @@ impl FirmwareShare {
             ..
         } = self;
         crate::arch::mmu::invalidate_stage2(stage2.vttbr, 0..fw_core_abi::GRANT_END);
-        stage2.table.destroy(&mut TableFrames { coherent: true });
+        if let Some(table) = stage2.table {
+            table.destroy(&mut TableFrames { coherent: true });
+        }
         drop(vmid);
         memory
     }
@@ -319,7 +324,7 @@ impl FirmwareShare {
         // The domain's RAM is contiguous for it, in pieces for the host.
         let mut base = 0_u64;
         let mut done = 0_u64;
-        for piece in &domain.memory {
+        for piece in domain.memory.read().iter() {
             let end = base.saturating_add(piece.size);
             let (from, to) = (first.max(base), last.min(end));
             if from < to {
