@@ -76,8 +76,14 @@ impl RegisterFile {
         unsafe { ((*self.registers.get()).clone(), (*self.exits.get()).clone()) }
     }
 
-    /// Keeps an exit of the vCPU, for a report.
+    /// Keeps an exit of the vCPU, for a report: one that will probably be served at once.
     #[inline(always)]
+    fn keep_word(&self, esr: u64) {
+        // SAFETY: as for the registers: only the CPU that runs the vCPU does this, in the exit handler.
+        unsafe { (*self.exits.get()).keep_word(esr) };
+    }
+
+    /// Likewise one that takes more.
     fn keep(&self, esr: u64) {
         let pc = read!("elr_el2");
         // SAFETY: as for the registers: only the CPU that runs the vCPU does this, in the exit handler.
@@ -530,7 +536,7 @@ extern "C" fn baton_access(file: &RegisterFile, esr: u64) -> Quick {
     };
     // SAFETY: as in `baton_call`.
     let registers = unsafe { &mut *file.registers.get() };
-    file.keep(esr);
+    file.keep_word(esr);
     crate::system::emulation::access(*member, registers, esr)
 }
 
@@ -542,7 +548,7 @@ extern "C" fn baton_register(file: &RegisterFile, esr: u64) -> Quick {
     };
     // SAFETY: as in `baton_call`.
     let registers = unsafe { &mut *file.registers.get() };
-    file.keep(esr);
+    file.keep_word(esr);
     crate::system::emulation::register(*member, registers, esr)
 }
 

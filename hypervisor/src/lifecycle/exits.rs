@@ -25,7 +25,7 @@ impl Default for Exits {
 pub struct Exit {
     /// ESR_EL2, its low half.
     pub syndrome: u32,
-    /// The low half of the address of the instruction.
+    /// The low half of the address of the instruction; 0 if the exit was served at once, where reading it would be felt.
     pub pc: u32,
 }
 
@@ -39,11 +39,16 @@ impl Exits {
     }
 
     /// Keeps one.
-    #[inline(always)]
     pub fn keep(&mut self, syndrome: u64, pc: u64) {
+        self.keep_word(pc << 32 | syndrome & 0xffff_ffff);
+    }
+
+    /// Keeps one without its address.
+    #[inline(always)]
+    pub fn keep_word(&mut self, syndrome: u64) {
         let place = self.count as usize % KEPT;
         if let Some(kept) = self.kept.get_mut(place) {
-            *kept = pc << 32 | syndrome & 0xffff_ffff;
+            *kept = syndrome;
         }
         self.count = self.count.wrapping_add(1);
     }
