@@ -3,7 +3,7 @@
 //! Each loop is the operation, its operands where it destroys them, a decrement and a branch: two or three instructions besides the
 //! operation. They are part of the number, as in the numbers of other hypervisors that these are compared with.
 
-use crate::machine::{GICD, UART, ticks};
+use crate::machine::{gicd, ticks, uart};
 use core::arch::asm;
 
 /// PSCI_VERSION.
@@ -108,9 +108,9 @@ pub fn run(repetitions: u64, row: &mut dyn FnMut(&'static str, u64)) {
     row("hvc_features", measure(repetitions, features));
     let mut register = |name, address| row(name, measure(repetitions, |n| reads(address, n)));
     // GICD_TYPER, GICD_ISENABLER1, UARTFR, UARTRIS.
-    register("gicd_read", GICD + 0x4);
-    register("gicd_isenabler_read", GICD + 0x104);
-    register("uart_read", UART + 0x18);
-    register("uart_ris_read", UART + 0x3c);
+    register("gicd_read", gicd() + 0x4);
+    register("gicd_isenabler_read", gicd() + 0x104);
+    register("uart_read", uart() + 0x18);
+    register("uart_ris_read", uart() + 0x3c);
     row("sgi_none", measure(repetitions, sgi_none));
 }

@@ -2,16 +2,18 @@
 
 use core::arch::asm;
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-/// GICv3 distributor.
-pub const GICD: u64 = 0x0800_0000;
-/// First redistributor; SGI_base follows RD_base.
-const GICR: u64 = 0x080a_0000;
+use crate::tree::Tree;
+
+// Where QEMU `virt` has them, until the device tree says something else.
+static GICD: AtomicU64 = AtomicU64::new(0x0800_0000);
+static GICR: AtomicU64 = AtomicU64::new(0x080a_0000);
+static UART: AtomicU64 = AtomicU64::new(0x0900_0000);
+
 const GICR_SIZE: u64 = 0x2_0000;
 const GICR_SGI: u64 = 0x1_0000;
 const GICR_WAKER: u64 = 0x14;
-/// PL011.
-pub const UART: u64 = 0x0900_0000;
 /// PCIe configuration space.
 pub const ECAM: u64 = 0x40_1000_0000;
 /// Start of PCI memory below 4 GiB.
@@ -22,6 +24,30 @@ pub const PCI_INTX: u32 = 35;
 pub const PHYSICAL_TIMER: u32 = 30;
 /// INTID of the virtual timer.
 pub const TIMER: u32 = 27;
+
+/// Learns where the devices are.
+pub fn find_devices(tree: &Tree<'_>) {
+    for (place, compatible, index) in [
+        (&GICD, b"arm,gic-v3".as_slice(), 0),
+        (&GICR, b"arm,gic-v3", 1),
+        (&UART, b"arm,pl011", 0),
+        (&UART, b"arm,sbsa-uart", 0),
+    ] {
+        if let Some(address) = tree.address(compatible, index) {
+            place.store(address, Ordering::Relaxed);
+        }
+    }
+}
+
+/// GICv3 distributor.
+pub fn gicd() -> u64 {
+    GICD.load(Ordering::Relaxed)
+}
+
+/// PL011, or what looks like one.
+pub fn uart() -> u64 {
+    UART.load(Ordering::Relaxed)
+}
 
 /// The virtual counter.
 #[inline(always)]
@@ -64,14 +90,14 @@ pub fn number() -> u64 {
     value & 0xff
 }
 
-/// This vCPU's redistributor.
+/// This vCPU's redistributor; its SGI_base follows RD_base.
 fn redistributor() -> u64 {
-    GICR + number() * GICR_SIZE
+    GICR.load(Ordering::Relaxed) + number() * GICR_SIZE
 }
 
 /// Prepares the interrupt controller for group 1 interrupts of any priority, and lets the CPU take them.
 pub fn start_interrupts() {
-    write(GICD, 0x12); // ARE_NS, EnableGrp1A as seen without security extensions: bits 4 and 1
+    write(gicd(), 0x12); // ARE_NS, EnableGrp1A as seen without security extensions: bits 4 and 1
     write(redistributor() + GICR_WAKER, 0);
     // SAFETY: switches the CPU interface on; the vectors are in place.
     unsafe {
@@ -97,7 +123,7 @@ pub fn enable_interrupt(intid: u32) {
     let base = if private {
         redistributor() + GICR_SGI
     } else {
-        GICD
+        gicd()
     };
     let (word, bit) = (u64::from(intid / 32) * 4, 1 << (intid % 32));
     let group = base + 0x80 + word;
@@ -107,7 +133,7 @@ pub fn enable_interrupt(intid: u32) {
     write(priority, read(priority) & !(0xff << shift) | 0x80 << shift);
     if !private {
         // IROUTER: affinity 0.0.0.0.
-        let route = GICD + 0x6000 + u64::from(intid) * 8;
+        let route = gicd() + 0x6000 + u64::from(intid) * 8;
         write(route, 0);
         write(route + 4, 0);
     }
@@ -272,9 +298,10 @@ pub struct Console;
 
 impl fmt::Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        let uart = uart();
         for byte in text.bytes() {
-            while read(UART + 0x18) & 1 << 5 != 0 {}
-            write(UART, u32::from(byte));
+            while read(uart + 0x18) & 1 << 5 != 0 {}
+            write(uart, u32::from(byte));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The bench guest: counts what exits, interrupts and coprocessor switches cost, in instructions.
 //!
-//! It runs at EL1 as the kernel of a domain (QEMU `virt`'s address map, one vCPU or two, no operating system), on the hypervisor as it
-//! is shipped. QEMU's `-icount shift=0` makes one instruction one nanosecond of virtual time, so the virtual counter, read around
+//! It runs at EL1 as the kernel of a domain (one vCPU or two, no operating system), on the hypervisor as it is shipped; on Xen, the
+//! same program does, as the yardstick. QEMU's `-icount shift=0` makes one instruction one nanosecond of virtual time, so the virtual counter, read around
 //! many repetitions, counts the instructions of guest and hypervisor together, and the same ones each time.
 //!
 //! What a guest can't provoke alone, the cost of the framework's own code in a switch, is measured by running that very code here, on the
@@ -33,6 +33,8 @@ mod pair;
 mod program;
 #[cfg(target_os = "none")]
 mod repoint;
+#[cfg(target_os = "none")]
+mod tree;
 
 /// On a host there is nothing to run.
 #[cfg(not(target_os = "none"))]

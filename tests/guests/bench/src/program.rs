@@ -1,6 +1,7 @@
 //! The program: which rows, in which order; what it says.
 //!
 //! The kernel's command line says which part this domain plays: `bench=all` measures everything that one domain can alone,
+//! `bench=peer` what any hypervisor has, `bench=boot` only how long it took to get here;
 //! `bench=timer` measures nothing and checks the physical timer;
 //! `bench=emulated` reads the registers of a coprocessor that the domain with `bench=hold` has; with `bench=other` and `bench=pingpong` its two
 //! vCPUs wake each other, on two CPUs and on one.
@@ -10,6 +11,7 @@ use core::panic::PanicInfo;
 
 use crate::device::Device;
 use crate::machine::{self, Console};
+use crate::tree::Tree;
 use crate::{exits, framework, interrupts, pair, repoint};
 
 core::arch::global_asm!(include_str!("start.S"));
@@ -49,21 +51,6 @@ impl Rows {
     }
 }
 
-/// What the command line asks for: the word after `bench=` in the device tree, which is looked for as text.
-fn part(tree: u64) -> Option<&'static [u8]> {
-    const MARK: &[u8] = b"bench=";
-    let at = core::ptr::with_exposed_provenance::<u8>(tree as usize);
-    // SAFETY: the boot protocol hands over a device tree here, in RAM, which has its size in bytes 4 to 7.
-    let blob = unsafe {
-        let size = u32::from_be(at.cast::<u32>().add(1).read());
-        core::slice::from_raw_parts(at, size.min(2 << 20) as usize)
-    };
-    let start = blob.windows(MARK.len()).position(|word| word == MARK)?;
-    let word = blob.get(start + MARK.len()..)?;
-    let end = word.iter().position(|byte| !byte.is_ascii_lowercase())?;
-    word.get(..end)
-}
-
 fn interrupts_row(
     rows: &mut Rows,
     names: [&'static str; 2],
@@ -82,8 +69,8 @@ fn settle(seconds: u64) {
     interrupts::sleep(machine::frequency() * seconds);
 }
 
-fn all(rows: &mut Rows) -> Result<(), &'static str> {
-    let device = Device::find()?;
+/// What a kernel does all day, whatever it runs on.
+fn exits_and_interrupts(rows: &mut Rows) -> Result<(), &'static str> {
     settle(1);
     exits::run(REPETITIONS, &mut |name, ticks| rows.add(name, ticks));
     let took = interrupts::timer(REPETITIONS);
@@ -91,6 +78,21 @@ fn all(rows: &mut Rows) -> Result<(), &'static str> {
     let took = interrupts::sgi_self(REPETITIONS);
     interrupts_row(rows, ["sgi_self", "sgi_self_round_trip"], took)?;
     rows.add("eoi", took.ends);
+    Ok(())
+}
+
+/// The rows that a peer has, too; edu is the domain's alone there.
+fn peer(rows: &mut Rows) -> Result<(), &'static str> {
+    let device = Device::find()?;
+    exits_and_interrupts(rows)?;
+    device.touch()?;
+    let took = device.interrupts(REPETITIONS);
+    interrupts_row(rows, ["spi_irq", "spi_irq_round_trip"], took)
+}
+
+fn all(rows: &mut Rows) -> Result<(), &'static str> {
+    let device = Device::find()?;
+    exits_and_interrupts(rows)?;
     device.touch()?;
     // Not in the middle of a switch any more.
     settle(1);
@@ -101,6 +103,12 @@ fn all(rows: &mut Rows) -> Result<(), &'static str> {
     rows.add("spi_irq", took.delivery);
     framework::run(REPETITIONS, &mut |name, ticks| rows.add(name, ticks))?;
     rows.add("iommu_repoint", repoint::run(REPETITIONS)?);
+    Ok(())
+}
+
+fn turns(rows: &mut Rows, name: &'static str) -> Result<(), &'static str> {
+    settle(1);
+    rows.add(name, pair::run(REPETITIONS)?);
     Ok(())
 }
 
@@ -126,6 +134,8 @@ fn hold() -> ! {
 
 #[unsafe(no_mangle)]
 extern "C" fn bench_main(tree: u64, begun: u64) -> ! {
+    let tree = Tree::at(tree);
+    machine::find_devices(&tree);
     machine::start_interrupts();
     machine::enable_interrupt(machine::TIMER);
     machine::enable_interrupt(1);
@@ -133,17 +143,21 @@ extern "C" fn bench_main(tree: u64, begun: u64) -> ! {
         rows: [("", 0, 0); MOST_ROWS],
         count: 0,
     };
-    let result = match part(tree) {
+    let result = match tree.word_after(b"bench=") {
         Some(b"all") => {
             rows.add_repeated("boot", begun, 1);
             all(&mut rows)
+        }
+        Some(b"peer") => {
+            rows.add_repeated("boot", begun, 1);
+            peer(&mut rows)
         }
         Some(b"boot") => {
             rows.add_repeated("boot", begun, 1);
             Ok(())
         }
-        Some(b"other") => pair::run(REPETITIONS).map(|ticks| rows.add("sgi_other_cpu", ticks)),
-        Some(b"pingpong") => pair::run(REPETITIONS).map(|ticks| rows.add("switch_pingpong", ticks)),
+        Some(b"other") => turns(&mut rows, "sgi_other_cpu"),
+        Some(b"pingpong") => turns(&mut rows, "switch_pingpong"),
         Some(b"emulated") => emulated(&mut rows),
         Some(b"hold") => hold(),
         Some(b"timer") => {

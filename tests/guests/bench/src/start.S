@@ -19,6 +19,22 @@ start:
     mrs     x20, cntpct_el0         // how long it took to get here
     msr     daifset, #0xf
     mov     x19, x0                 // device tree
+    adr     x1, _head
+    ldr     x2, =_head
+    cmp     x1, x2
+    b.eq    placed
+    ldr     x3, =_bss_start         // a hypervisor that loads at the start of RAM: move to where this was linked
+1:  ldp     x4, x5, [x1], #16
+    stp     x4, x5, [x2], #16
+    cmp     x2, x3
+    b.lo    1b
+    dsb     sy
+    ic      iallu
+    dsb     sy
+    isb
+    ldr     x1, =placed
+    br      x1
+placed:
     adrp    x1, _bss_start
     add     x1, x1, :lo12:_bss_start
     adrp    x2, _bss_end
