@@ -199,7 +199,8 @@ fn domain_node(number: usize, domain: &DomainSpec, coprocs: &[u32], modules: Vec
     node
 }
 
-fn module_node(module: &Module, kind: &str) -> Node {
+/// A file's node below its domain's, of this kind (`multiboot,…`).
+pub(crate) fn module_node(module: &Module, kind: &str) -> Node {
     let mut node = Node::new(format!("module@{:x}", module.address));
     let reg: Vec<u8> = module
         .address

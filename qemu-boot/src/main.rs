@@ -234,9 +234,10 @@ fn console(artifacts: &Artifacts, mut scenario: Scenario, options: &Run) -> Resu
 /// Measures, and shows the rows.
 fn measure(workspace: &Workspace, json: bool, twice: bool) -> Result<()> {
     let artifacts = Artifacts::prepare(workspace)?;
-    let costs = bench::measure(&artifacts, "bench")?;
+    let peer = bench::peer(workspace);
+    let costs = bench::measure(&artifacts, "bench", peer.as_ref())?;
     if twice {
-        let again = bench::measure(&artifacts, "bench")?;
+        let again = bench::measure(&artifacts, "bench", peer.as_ref())?;
         if again != costs {
             bail!(
                 "two runs differ:\n{}\n{}",
@@ -249,6 +250,9 @@ fn measure(workspace: &Workspace, json: bool, twice: bool) -> Result<()> {
         println!("{}", bench::json(&costs)?);
     } else {
         print!("{}", bench::table(&costs));
+        if let Some(peer) = &peer {
+            println!("Xen is Debian's {}.", peer.version);
+        }
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::build::Artifacts;
 use crate::command;
 use crate::console::Console;
 use crate::device_tree::Tree;
-use crate::machine_tree::{self, Defaults};
+use crate::machine_tree::{self, Defaults, Module};
 use crate::scenario::Scenario;
 use crate::workspace::{Workspace, write_if_changed};
 
@@ -83,6 +83,24 @@ impl Qemu {
         Self::start(artifacts.workspace(), name, command, limit)
     }
 
+    /// Boots Debian's Xen, on the machine that Baton has: `tree` edits QEMU's own, and says what lies where in RAM.
+    ///
+    /// # Errors
+    /// If `tree` fails or QEMU can't be started.
+    pub fn xen(
+        workspace: &Workspace,
+        xen: &Path,
+        scenario: &Scenario,
+        tree: impl FnOnce(&mut Tree) -> Result<Vec<Module>>,
+        limit: Duration,
+    ) -> Result<Self> {
+        let mut own = own_tree(&workspace.images()?, scenario)?;
+        let modules = tree(&mut own)?;
+        let mut command = boot_command(workspace, xen, scenario, &own, &modules)?;
+        command.args(["-serial", "stdio", "-monitor", "none"]);
+        Self::start(workspace, &scenario.name, command, limit)
+    }
+
     fn start(workspace: &Workspace, name: &str, command: Command, limit: Duration) -> Result<Self> {
         let console = Console::spawn(name, command, &workspace.logs()?, limit)?;
         Ok(Self { console })
@@ -101,6 +119,24 @@ pub fn baton_command(artifacts: &Artifacts, scenario: &Scenario) -> Result<Comma
         ramdisk: artifacts.initramfs.clone(),
     };
     let modules = machine_tree::configure(&mut tree, scenario, &defaults)?;
+    boot_command(
+        artifacts.workspace(),
+        &artifacts.hypervisor,
+        scenario,
+        &tree,
+        &modules,
+    )
+}
+
+/// The command line that boots a hypervisor with this tree and these files.
+fn boot_command(
+    workspace: &Workspace,
+    hypervisor: &Path,
+    scenario: &Scenario,
+    tree: &Tree,
+    modules: &[Module],
+) -> Result<Command> {
+    let images = workspace.images()?;
     let blob = images.join(format!("{}.dtb", scenario.name));
     write_if_changed(&blob, &tree.to_blob()?)?;
 
@@ -108,10 +144,10 @@ pub fn baton_command(artifacts: &Artifacts, scenario: &Scenario) -> Result<Comma
     command
         .arg("-no-reboot")
         .arg("-kernel")
-        .arg(&artifacts.hypervisor)
+        .arg(hypervisor)
         .arg("-dtb")
         .arg(&blob);
-    for module in &modules {
+    for module in modules {
         let file = module.file.display().to_string().replace(',', ",,");
         let place = format!("loader,file={file},addr={:#x},force-raw=on", module.address);
         command.args(["-device", &place]);

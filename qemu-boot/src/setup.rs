@@ -11,6 +11,7 @@ pub mod firmware;
 pub mod kernel;
 pub mod packages;
 pub mod toolchain;
+pub mod xen;
 
 use anyhow::Result;
 

@@ -6,8 +6,9 @@ use qemu_boot::{Artifacts, bench};
 #[test]
 fn bench_is_deterministic() {
     let artifacts = Artifacts::get().unwrap();
-    let first = bench::measure(artifacts, "test-bench").unwrap();
-    let second = bench::measure(artifacts, "test-bench").unwrap();
+    let peer = bench::peer(artifacts.workspace());
+    let first = bench::measure(artifacts, "test-bench", peer.as_ref()).unwrap();
+    let second = bench::measure(artifacts, "test-bench", peer.as_ref()).unwrap();
     assert_eq!(first, second);
 
     let cost = |row: &str| first[row].baton;

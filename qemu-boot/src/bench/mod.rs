@@ -5,11 +5,12 @@
 //! together. The hypervisor is the build that ships; the guest (`tests/guests/bench`) is a domain's kernel. Cache misses and TLB
 //! walks aren't seen by this; the numbers say how much is done, not how fast the memory is.
 //!
-//! Five boots: one domain alone with the shared device, for most rows; two domains on one CPU, where one reads the
+//! Five boots of Baton: one domain alone with the shared device, for most rows; two domains on one CPU, where one reads the
 //! registers of the device that the other one has; a domain whose two vCPUs wake each other, on two CPUs and on one; and one that only boots, with
-//! more to copy.
+//! more to copy. Then, as the yardstick, four boots of Debian's Xen with the same guest ([`xen`]).
 
 mod rows;
+mod xen;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use crate::qemu::Qemu;
 use crate::scenario::{CoprocSpec, DomainSpec, Scenario};
 use crate::setup;
 use crate::setup::toolchain::BARE;
+use crate::setup::xen::Xen;
 use crate::workspace::{Workspace, write_if_changed};
 
 /// The guest's package and program.
@@ -44,16 +46,32 @@ const SLICE_US: u32 = 1_000_000_000;
 pub struct Cost {
     /// On Baton: instructions, or bytes.
     pub baton: f64,
+    /// On Xen, if it can run this row and could be had.
+    pub xen: Option<f64>,
+}
+
+impl Cost {
+    /// A row that nobody has but Baton.
+    fn baton(baton: f64) -> Self {
+        Self { baton, xen: None }
+    }
 }
 
 /// All rows, by name.
 pub type Costs = BTreeMap<String, Cost>;
 
-/// Builds the guest, boots it, and gives every row. `name` tells runs at the same time apart.
+/// The Xen to measure against; without one there is a warning and its column stays empty.
+pub fn peer(workspace: &Workspace) -> Option<Xen> {
+    Xen::ensure(workspace)
+        .inspect_err(|error| eprintln!("warning: measuring without Xen: {error:#}"))
+        .ok()
+}
+
+/// Builds the guest, boots it on Baton and on Xen, and gives every row. `name` tells runs at the same time apart.
 ///
 /// # Errors
 /// If something can't be built, a boot fails, the guest finds something wrong, or a known row is missing.
-pub fn measure(artifacts: &Artifacts, name: &str) -> Result<Costs> {
+pub fn measure(artifacts: &Artifacts, name: &str, peer: Option<&Xen>) -> Result<Costs> {
     let guest = guest(artifacts.workspace())?;
     let mut costs = Costs::new();
     let scenarios = [
@@ -67,7 +85,7 @@ pub fn measure(artifacts: &Artifacts, name: &str) -> Result<Costs> {
         costs.extend(
             run.costs()?
                 .into_iter()
-                .map(|(row, baton)| (row, Cost { baton })),
+                .map(|(row, baton)| (row, Cost::baton(baton))),
         );
     }
     without_copying(artifacts, name, &guest, &mut costs)?;
@@ -82,7 +100,7 @@ pub fn measure(artifacts: &Artifacts, name: &str) -> Result<Costs> {
     for (row, bytes) in [("image_bytes", image.len() as u64), ("ram_bytes", ram)] {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53 bytes")]
         let baton = bytes as f64;
-        costs.insert(row.to_owned(), Cost { baton });
+        costs.insert(row.to_owned(), Cost::baton(baton));
     }
     let missing: Vec<&str> = KNOWN
         .iter()
@@ -92,34 +110,48 @@ pub fn measure(artifacts: &Artifacts, name: &str) -> Result<Costs> {
     if !missing.is_empty() {
         bail!("the bench guest said nothing about {}", missing.join(", "));
     }
+    if let Some(peer) = peer {
+        let theirs = xen::costs(artifacts.workspace(), peer, name, &guest).context("on Xen")?;
+        for (row, cost) in &mut costs {
+            cost.xen = theirs.get(row).copied();
+        }
+    }
     Ok(costs)
 }
 
 /// The rows as a table for people.
 pub fn table(costs: &Costs) -> String {
-    let mut text = format!("{:34} {:>12}\n", "row", "Baton");
+    let mut text = format!(
+        "{:35} {:>12} {:>12} {:>6}\n",
+        "row", "Baton", "Xen", "ratio"
+    );
     for known in KNOWN {
         let Some(cost) = costs.get(known.name) else {
             continue;
         };
-        let number = match known.unit {
-            Unit::Instructions => format!("{:.1}", cost.baton),
-            Unit::Bytes => format!("{:.0}", cost.baton),
+        let number = |number: f64| match known.unit {
+            Unit::Instructions => format!("{number:.1}"),
+            Unit::Bytes => format!("{number:.0}"),
         };
+        let ratio = |xen: f64| format!("{:.2}", cost.baton / xen);
         let limit = known
             .limit
             .map(|limit| format!("  (to reach: {limit})"))
             .unwrap_or_default();
         text.push_str(&format!(
-            "{:34} {number:>12}  {}{limit}\n",
-            known.name, known.what
+            "{:35} {:>12} {:>12} {:>6}  {}{limit}\n",
+            known.name,
+            number(cost.baton),
+            cost.xen.map(number).unwrap_or_default(),
+            cost.xen.map(ratio).unwrap_or_default(),
+            known.what
         ));
     }
-    text.push_str("\nInstructions of guest and hypervisor together, for each repetition; image_bytes in bytes.\n");
+    text.push_str("\nInstructions of guest and hypervisor together, for each repetition; image_bytes and ram_bytes in bytes.\n");
     text
 }
 
-/// The rows as JSON: `{"<row>": {"baton": n}}`.
+/// The rows as JSON: `{"<row>": {"baton": n, "xen": n}}`, `null` where Xen has no number.
 ///
 /// # Errors
 /// None in practice: all numbers are finite.
@@ -138,6 +170,16 @@ fn without_copying(
     write_if_changed(&padded, &vec![0; PADDING as usize])?;
     let scenario = alone(&format!("{name}-padded"), guest, "padded");
     let second: BTreeMap<_, _> = boot(artifacts, &scenario)?.costs()?.into_iter().collect();
+    let slow = *second.get("boot").context("no boot in the second run")?;
+    if let Some(boot) = costs.get_mut("boot") {
+        let copying = copied_instructions(guest, boot.baton, slow)?;
+        boot.baton = (boot.baton - copying).round();
+    }
+    Ok(())
+}
+
+/// Instructions that copying the guest's files took in a boot of `fast`, when one with the larger ramdisk is `slow`.
+fn copied_instructions(guest: &Path, fast: f64, slow: f64) -> Result<f64> {
     let size = |path: &Path| -> Result<u64> {
         Ok(std::fs::metadata(path)
             .with_context(|| path.display().to_string())?
@@ -145,13 +187,9 @@ fn without_copying(
     };
     let copied = size(guest)? + size(&guest.with_extension(NONE))?;
     let more = PADDING - size(&guest.with_extension(NONE))?;
-    let slow = *second.get("boot").context("no boot in the second run")?;
-    if let Some(boot) = costs.get_mut("boot") {
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^53 bytes")]
-        let copying = (slow - boot.baton) / more as f64 * copied as f64;
-        boot.baton = (boot.baton - copying).round();
-    }
-    Ok(())
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53 bytes")]
+    let copying = (slow - fast) / more as f64 * copied as f64;
+    Ok(copying)
 }
 
 /// Builds the bare-metal guest; gives its image.
@@ -251,15 +289,23 @@ mod tests {
     #[test]
     fn json_is_one_object_for_each_row() {
         let costs = Costs::from([
-            ("hvc".to_owned(), Cost { baton: 90.5 }),
-            ("image_bytes".to_owned(), Cost { baton: 1234.0 }),
+            (
+                "hvc".to_owned(),
+                Cost {
+                    xen: Some(181.0),
+                    ..Cost::baton(90.5)
+                },
+            ),
+            ("image_bytes".to_owned(), Cost::baton(1234.0)),
         ]);
         let value: serde_json::Value = serde_json::from_str(&json(&costs).unwrap()).unwrap();
         assert_eq!(value["hvc"]["baton"], 90.5);
+        assert_eq!(value["hvc"]["xen"], 181.0);
         assert_eq!(value["image_bytes"]["baton"], 1234.0);
+        assert!(value["image_bytes"]["xen"].is_null());
         let table = table(&costs);
         assert!(
-            table.contains("90.5") && table.contains("1234  "),
+            table.contains(" 90.5 ") && table.contains(" 0.50 ") && table.contains(" 1234 "),
             "{table}"
         );
     }

@@ -3,13 +3,11 @@
 //! Fetched only when somebody asks for it, which tests do; the demo needs none.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::kernel::{PrivateApt, entries};
+use super::kernel::PrivateApt;
 use super::say;
-use crate::command;
 use crate::workspace::Workspace;
 
 /// Package, file in it, and the name under which the file is kept.
@@ -62,18 +60,7 @@ fn fetch(dir: &Path, scratch: &Path) -> Result<()> {
     say("asking Debian for U-Boot and UEFI (about 5 MB, once)");
     apt.get("apt-get", &["update", "-q"])?;
     for (package, file, name) in FILES {
-        apt.get("apt-get", &["download", "-q", package])?;
-        let packages = entries(scratch)?;
-        let deb = packages
-            .iter()
-            .find(|path| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                name.starts_with(&format!("{package}_"))
-            })
-            .with_context(|| format!("apt-get left no file of {package}"))?;
-        let tree = scratch.join("tree").join(package);
-        std::fs::create_dir_all(&tree).context("making the scratch tree")?;
-        command::run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&tree))?;
+        let (tree, _) = apt.unpack(package)?;
         // Last, so that what is there is whole.
         let part = dir.join(format!("{name}.part"));
         std::fs::copy(tree.join(file), &part)

@@ -117,16 +117,10 @@ fn fetch(dir: &Path, scratch: &Path) -> Result<String> {
     let apt = PrivateApt::new(scratch)?;
     say("asking Debian for its arm64 kernel (about 70 MB, once)");
     apt.get("apt-get", &["update", "-q"])?;
-    let depends = command::output(apt.command("apt-cache").args(["depends", METAPACKAGE]))?;
-    let package = newest_image(&depends)
+    let depends = apt.depends(METAPACKAGE)?;
+    let package = dependency(&depends, "linux-image-")
         .with_context(|| format!("{METAPACKAGE} depends on no kernel:\n{depends}"))?;
-    apt.get("apt-get", &["download", "-q", &package])?;
-    let deb = entries(scratch)?
-        .into_iter()
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get left no package file")?;
-    let tree = scratch.join("tree");
-    command::run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&tree))?;
+    let (tree, version) = apt.unpack(&package)?;
 
     let image = entries(&tree.join("boot"))?
         .into_iter()
@@ -140,11 +134,7 @@ fn fetch(dir: &Path, scratch: &Path) -> Result<String> {
         std::fs::write(dir.join(format!("{module}.ko")), plain(&file)?)
             .context("writing a module")?;
     }
-    let name = deb
-        .file_stem()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    Ok(name.replace("%3a", ":"))
+    Ok(version)
 }
 
 /// apt with its own lists and cache for arm64; the user's proxy and keys still apply.
@@ -184,6 +174,29 @@ impl PrivateApt {
         })
     }
 
+    /// Fetches a package and unpacks it; gives the directory that stands for `/`, and name and version.
+    pub(super) fn unpack(&self, package: &str) -> Result<(PathBuf, String)> {
+        self.get("apt-get", &["download", "-q", package])?;
+        let files = entries(&self.dir)?;
+        let deb = files
+            .iter()
+            .find(|path| file_name(path).starts_with(&format!("{package}_")))
+            .with_context(|| format!("apt-get left no file of {package}"))?;
+        let tree = self.dir.join("tree").join(package);
+        std::fs::create_dir_all(&tree).context("making the scratch tree")?;
+        command::run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&tree))?;
+        let name = deb
+            .file_stem()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        Ok((tree, name.replace("%3a", ":")))
+    }
+
+    /// The packages that `package` depends on.
+    pub(super) fn depends(&self, package: &str) -> Result<String> {
+        command::output(self.command("apt-cache").args(["depends", package]))
+    }
+
     fn command(&self, program: &str) -> Command {
         let path = |below: &str| self.dir.join(below).display().to_string();
         let mut command = Command::new(program);
@@ -218,16 +231,16 @@ impl PrivateApt {
     }
 }
 
-/// The kernel that `apt-cache depends` names.
-fn newest_image(depends: &str) -> Option<String> {
+/// What begins with `prefix` of what `apt-cache depends` names.
+pub(super) fn dependency(depends: &str, prefix: &str) -> Option<String> {
     depends
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|name| name.starts_with("linux-image-"))
+        .find(|name| name.starts_with(prefix))
         .map(str::to_owned)
 }
 
-pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = std::fs::read_dir(dir)
         .with_context(|| format!("reading {}", dir.display()))?
         .map(|entry| Ok(entry?.path()))
@@ -297,8 +310,12 @@ mod tests {
     #[test]
     fn the_metapackage_names_the_kernel() {
         let text = "linux-image-arm64\n  Depends: linux-image-6.1.0-50-arm64\n  Suggests: x\n";
-        assert_eq!(newest_image(text).unwrap(), "linux-image-6.1.0-50-arm64");
-        assert_eq!(newest_image("linux-image-arm64\n  Suggests: x\n"), None);
+        assert_eq!(
+            dependency(text, "linux-image-").unwrap(),
+            "linux-image-6.1.0-50-arm64"
+        );
+        let none = "linux-image-arm64\n  Suggests: linux-image-x\n";
+        assert_eq!(dependency(none, "linux-image-"), None);
     }
 
     #[test]
