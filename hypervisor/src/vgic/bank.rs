@@ -66,7 +66,9 @@ pub(super) struct Bank {
     pub again: u32,
     /// The physical interrupt must be deactivated by EL2, since the guest never will.
     pub release: u32,
-    /// Level-sensitive and deactivated: the source must be sampled again.
+    /// Edge-triggered, but its deactivation is reported as that of a level-sensitive one.
+    pub watched: u32,
+    /// Deactivated, and level-sensitive or watched: the source must be sampled again.
     pub resample: u32,
     priority: [u8; 32],
     physical: [u16; 32],
@@ -96,6 +98,7 @@ impl Bank {
             hardware: 0,
             again: 0,
             release: 0,
+            watched: 0,
             resample: 0,
             priority: [0; 32],
             physical: [0; 32],
@@ -142,6 +145,11 @@ impl Bank {
         self.release &= !bit(n);
     }
 
+    /// Those whose source is sampled when they are deactivated.
+    pub fn sampled(&self) -> u32 {
+        !self.edge | self.watched
+    }
+
     /// Pending by latch or level, as far as the bank knows.
     pub fn pending(&self) -> u32 {
         self.latch | self.line & !self.edge
@@ -166,7 +174,7 @@ impl Bank {
 
     /// The shared rest of a clear-active write: level sources to sample, holders to forget.
     pub fn clear_active(&mut self, bits: u32) {
-        self.resample |= self.active & bits & !self.edge;
+        self.resample |= self.active & bits & self.sampled();
         self.active &= !bits;
         self.drop_active |= bits & self.listed;
         let gone = bits & !self.listed;
@@ -199,7 +207,7 @@ impl Bank {
             Entry::new(intid, self.priority(n), self.group & this != 0).with_state(pending, active);
         if hardware {
             entry = entry.with_hardware(self.physical(n));
-        } else if level || linked {
+        } else if level || linked || self.watched & this != 0 {
             entry = entry.with_eoi();
         }
         self.listed |= this;
@@ -221,6 +229,7 @@ impl Bank {
     /// Takes interrupt `n` back from a list register of `vcpu`. Ignored if that doesn't hold it.
     pub fn fold(&mut self, n: u32, vcpu: usize, entry: Entry) {
         let this = bit(n);
+        let sampled = self.sampled();
         let Some(held) = self.held.get_mut(vcpu) else {
             return;
         };
@@ -237,7 +246,7 @@ impl Bank {
         }
         let deactivated = !entry.active() && !entry.pending() || entry.active() && !active;
         if deactivated && entry.eoi() {
-            self.resample |= this & !self.edge;
+            self.resample |= this & sampled;
         }
         if self.active & this == 0 {
             *held &= !this;

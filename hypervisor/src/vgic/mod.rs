@@ -268,6 +268,17 @@ impl Vgic {
         self.set_line(line, true) | self.set_line(line, false)
     }
 
+    /// A message: a [`pulse`](Self::pulse) on a shared interrupt whose end is to be reported ([`Deactivated::Line`]).
+    pub fn message(&mut self, intid: u32) -> Kicks {
+        if intid >= 32
+            && let Some((index, n)) = self.find(0, intid)
+            && let Some(bank) = self.banks.get_mut(index)
+        {
+            bank.watched |= bit(n);
+        }
+        self.pulse(Line::Spi(intid))
+    }
+
     /// The physical interrupt `physical_intid` was acknowledged at EL2, its priority dropped, and
     /// it stays active until the guest deactivates the virtual `intid` (HW = 1), typically the
     /// virtual timer's. Should the guest never do that ([`Deactivated::Physical`]), EL2 must.

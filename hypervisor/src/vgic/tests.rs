@@ -183,6 +183,51 @@ fn edge_again_while_active() {
     assert_eq!(listed(&lists), []);
 }
 
+/// A message's end is reported as a level's is, wherever it happens; an edge's isn't.
+#[test]
+fn the_end_of_a_message_is_reported() {
+    let mut vgic = vgic();
+    let mut lists = ListRegisters::new(4);
+    let ended = [Deactivated::Line(Line::Spi(60))];
+    let _ = vgic.message(60);
+    let _ = vgic.message(60);
+    let _ = vgic.pulse(Line::Spi(61));
+    assert_eq!(sync(&mut vgic, 0, &mut lists), []);
+    assert_eq!(listed(&lists), [60, 61]);
+    assert!(
+        lists
+            .entries()
+            .all(|entry| entry.eoi() == (entry.intid() == 60))
+    );
+    set_state(&mut lists, 60, false, true);
+    assert_eq!(sync(&mut vgic, 0, &mut lists), [], "taken, not ended");
+    set_state(&mut lists, 60, false, false);
+    set_state(&mut lists, 61, false, false);
+    assert_eq!(sync(&mut vgic, 0, &mut lists), ended);
+    assert_eq!(
+        listed(&lists),
+        [],
+        "two messages before it was taken are one"
+    );
+
+    // While it is active another one comes: it's taken once more.
+    let _ = vgic.message(60);
+    let _ = sync(&mut vgic, 0, &mut lists);
+    set_state(&mut lists, 60, false, true);
+    let _ = vgic.message(60);
+    assert_eq!(sync(&mut vgic, 0, &mut lists), []);
+    assert!(only(&lists).pending() && only(&lists).active());
+    // Ended by ICACTIVER, and by the vCPU's reset.
+    let _ = vgic.distributor_write(0, ICACTIVER + 4, Word, 1 << 28);
+    assert_eq!(sync(&mut vgic, 0, &mut lists), ended);
+    set_state(&mut lists, 60, false, true);
+    let _ = vgic.reset_vcpu(0);
+    assert_eq!(collect(&mut vgic, 0, &mut ListRegisters::new(4)), ended);
+    for intid in [0, 31, 96, 1023] {
+        let _ = vgic.message(intid);
+    }
+}
+
 #[test]
 fn edges_coalesce_until_taken_and_wait_while_disabled() {
     let mut vgic = vgic();

@@ -14,8 +14,8 @@ use arrayvec::ArrayVec;
 /// Something that collecting a vCPU's list registers found, for EL2 to act upon.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Deactivated {
-    /// The guest deactivated this level-sensitive interrupt: sample its source again, set the
-    /// line accordingly ([`Vgic::set_line`]), unmask the source.
+    /// The guest deactivated this level-sensitive interrupt, or this message ([`Vgic::message`]): sample its source again, set
+    /// the line accordingly ([`Vgic::set_line`]), unmask the source.
     Line(Line),
     /// The guest's interrupt linked to this physical one was withdrawn, so that its deactivation
     /// won't do it: deactivate this physical INTID (ICC_DIR_EL1, on the CPU that took it).
@@ -61,7 +61,7 @@ impl Bank {
         self.latch = 0;
         self.hardware = 0;
         self.release = orphans;
-        self.resample = before.resample | (before.active | before.listed) & !before.edge;
+        self.resample = before.resample | (before.active | before.listed) & before.sampled();
     }
 
     /// A vCPU's list registers and active interrupts are void.
@@ -70,7 +70,7 @@ impl Bank {
             return;
         };
         let gone = core::mem::take(held);
-        self.resample |= gone & (self.active | self.listed) & !self.edge;
+        self.resample |= gone & (self.active | self.listed) & self.sampled();
         self.active &= !gone;
         self.latch |= self.carried & gone & !self.drop_pending;
         for mask in [
