@@ -2,8 +2,8 @@
 //!
 //! One of these is one domain's end of a region. Chosen because software for it exists everywhere and because
 //! `uio_pci_generic` drives it: memory in one BAR, four registers in another. It is shown as revision 0 with its legacy
-//! interrupt, the only kind that such a domain has yet: a peer's ring sets Interrupt Status, reading that clears it, and INTA# is
-//! asserted while status and mask have a bit in common. In revision 1 only MSI-X interrupts.
+//! interrupt, which `uio_pci_generic` needs: a peer's ring sets Interrupt Status, reading that clears it, and the interrupt is
+//! asserted while status and mask have a bit in common: INTA#, or one MSI message at each rise. In revision 1 only MSI-X interrupts.
 //!
 //! Source: QEMU, docs/specs/ivshmem-spec.rst.
 #![cfg_attr(
@@ -55,6 +55,7 @@ pub const fn description(size: u64) -> FunctionDescription {
         subsystem: 0x1100,
         bars: [Some(registers), None, Some(memory), None, None, None],
         interrupt_pin: 1,
+        msi: true,
     }
 }
 

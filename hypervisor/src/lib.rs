@@ -23,6 +23,7 @@ pub mod physical_timer;
 pub mod psci;
 pub mod trace;
 pub mod trap;
+pub mod v2m;
 pub mod vcpu_schedule;
 pub mod vgic;
 pub mod vpci;

@@ -14,6 +14,10 @@ pub const GICD_SIZE: u64 = 0x1_0000;
 pub const GICR_BASE: u64 = 0x080a_0000;
 /// Size of one vCPU's redistributor: RD_base and SGI_base frames.
 pub const GICR_SIZE: u64 = 0x2_0000;
+/// GICv2m frame: where a PCI function's message becomes an SPI.
+pub const V2M_BASE: u64 = 0x0802_0000;
+/// Size of the GICv2m frame.
+pub const V2M_SIZE: u64 = 0x1000;
 /// PL011.
 pub const UART_BASE: u64 = 0x0900_0000;
 /// Size of the PL011.
@@ -61,6 +65,14 @@ pub const WATCHDOG_SPI: u32 = 10;
 /// SPI of INTA of PCI device 0, level-high (INTID 35). Pin `p` (0 = INTA) of device `d` is SPI
 /// `PCI_INTX_SPI + (d + p) % 4`.
 pub const PCI_INTX_SPI: u32 = 3;
+/// First of the SPIs of messages, edge-triggered (INTID 80); behind it only more of them.
+pub const V2M_SPI: u32 = 48;
+/// How many.
+pub const V2M_SPIS: u32 = 64;
+/// INTID of the first.
+pub const V2M_FIRST: u32 = 32 + V2M_SPI;
+/// SPIs that the interrupt controller has: in whole registers of 32.
+pub const SPIS: u32 = (V2M_SPI + V2M_SPIS).next_multiple_of(32);
 /// PPI of the secure physical timer (INTID 29).
 pub const TIMER_SECURE_PPI: u32 = 13;
 /// PPI of the non-secure EL1 physical timer (INTID 30).

@@ -2,7 +2,7 @@
 //!
 //! Generated, not copied from the machine: a domain sees the same board, QEMU `virt` with a GICv3, wherever Baton
 //! runs, so the same kernels boot everywhere and nothing of the real board leaks. What a domain doesn't have is
-//! left out, so nothing in the tree is a promise that the emulation doesn't keep: no ITS and no `msi-map`, and flash only
+//! left out, so nothing in the tree is a promise that the emulation doesn't keep: no ITS, but a GICv2m frame, as on that board with a GICv2, and flash only
 //! with firmware in it.
 //! The watchdog is the only thing that QEMU's board hasn't. `kaslr-seed` is left out too; a guest that wants entropy gets `rng-seed` if the caller has any.
 #![cfg_attr(
@@ -31,12 +31,14 @@ use layout::{
     GICR_BASE, GICR_SIZE, PCI_INTX_SPI, PCI_IO_BASE, PCI_IO_SIZE, PCI_MEM32_BASE, PCI_MEM32_SIZE,
     PCI_MEM64_BASE, PCI_MEM64_SIZE, RAM_BASE, RAM_END, RTC_BASE, RTC_SIZE, RTC_SPI,
     TIMER_HYPERVISOR_PPI, TIMER_PHYSICAL_PPI, TIMER_SECURE_PPI, TIMER_VIRTUAL_PPI, UART_BASE,
-    UART_CLOCK_HZ, UART_SIZE, UART_SPI, WATCHDOG_BASE, WATCHDOG_FRAME, WATCHDOG_SPI,
+    UART_CLOCK_HZ, UART_SIZE, UART_SPI, V2M_BASE, V2M_SIZE, WATCHDOG_BASE, WATCHDOG_FRAME,
+    WATCHDOG_SPI,
 };
 use vm_fdt::FdtWriter;
 
 const PHANDLE_GIC: u32 = 1;
 const PHANDLE_CLOCK: u32 = 2;
+const PHANDLE_V2M: u32 = 3;
 const SPI: u32 = 0;
 const PPI: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
@@ -234,6 +236,12 @@ fn gic(fdt: &mut FdtWriter, cpus: u32) -> Result<(), Error> {
     let redistributors = GICR_SIZE.saturating_mul(u64::from(cpus));
     fdt.property_array_u64("reg", &[GICD_BASE, GICD_SIZE, GICR_BASE, redistributors])?;
     fdt.property_phandle(PHANDLE_GIC)?;
+    let frame = fdt.begin_node(&format!("v2m@{V2M_BASE:x}"))?;
+    fdt.property_string("compatible", "arm,gic-v2m-frame")?;
+    fdt.property_null("msi-controller")?;
+    fdt.property_array_u64("reg", &[V2M_BASE, V2M_SIZE])?;
+    fdt.property_phandle(PHANDLE_V2M)?;
+    fdt.end_node(frame)?;
     Ok(fdt.end_node(node)?)
 }
 
@@ -322,6 +330,8 @@ fn pcie(fdt: &mut FdtWriter) -> Result<(), Error> {
         core::iter::once(space).chain(halves)
     });
     fdt.property_array_u32("ranges", &ranges.collect::<Vec<u32>>())?;
+    // All requester ids.
+    fdt.property_array_u32("msi-map", &[0, PHANDLE_V2M, 0, 0x1_0000])?;
     // The mask leaves device modulo 4 and the pin.
     fdt.property_array_u32("interrupt-map-mask", &[3 << 11, 0, 0, 7])?;
     let rows = (0..4_u32).flat_map(|device| (0..4_u32).map(move |pin| (device, pin)));

@@ -12,6 +12,7 @@
 
 use super::domain::{Domain, Life, Vcpu};
 use super::exit::{Answer, within};
+use super::messages;
 use super::schedule::{self, Member};
 use crate::arch::{memory, timer};
 use coproc_core::register::{Operation, Width};
@@ -248,12 +249,14 @@ pub fn vcpu_timer(member: Member, now: Instant) {
 
 /// When the domain's devices have to be looked at, in ns.
 pub fn next_deadline(domain: &Domain) -> u64 {
-    domain.alarm.load(Ordering::SeqCst)
+    let look = domain.look.load(Ordering::SeqCst);
+    domain.alarm.load(Ordering::SeqCst).min(look)
 }
 
 /// The timer of the CPU that looks after them expired.
 pub fn timer(domain: &Domain, now: Instant) {
-    if next_deadline(domain) > now.as_nanos() {
+    messages::look(domain, now);
+    if domain.alarm.load(Ordering::SeqCst) > now.as_nanos() {
         return;
     }
     domain.alarm.store(NEVER, Ordering::SeqCst);

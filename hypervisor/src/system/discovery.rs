@@ -154,6 +154,7 @@ fn start_coproc(
         vpci::PhysicalError::Absent(_) => config.device_absent(),
         error => other(error.to_string(), "a usable PCI function"),
     })?;
+    vpci::disable_messages(space, address);
     let driver = platforms::coproc::by_name(&config.driver)
         .ok_or_else(|| other(config.driver.clone(), "a driver that is compiled in"))?;
     let facts = driver.description();

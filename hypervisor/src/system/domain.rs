@@ -10,6 +10,7 @@
 use super::devices::Devices;
 use super::flash::Bank;
 use super::lifecycle::Control;
+use super::messages;
 use super::schedule;
 use super::shared_memory::Port;
 use super::sharing::Link;
@@ -29,15 +30,14 @@ use hypervisor::lifecycle::{Crash, Ending};
 use hypervisor::memory::frames::Piece;
 use hypervisor::physical_timer::PhysicalTimer;
 use hypervisor::psci::{DomainPower, Workarounds};
+use hypervisor::v2m;
 use hypervisor::vcpu_schedule::VcpuId;
 use hypervisor::vgic::{Kicks, Line, ListRegisters, Vgic};
-use hypervisor::vpci::{SLOTS, VirtualBus, intx_line};
+use hypervisor::vpci::{SLOTS, Signals, VirtualBus};
 use hypervisor::vpl011::Vpl011;
 use platforms::translation::{Attributes, TranslationError, TranslationTable};
 use spin::{Mutex, RwLock};
 
-/// Shared interrupts of a domain's interrupt controller.
-pub const SPIS: usize = 64;
 /// Values of [`Domain::ending`]; the others are those of [`Crash`].
 const NOT_ENDED: u8 = 0;
 const ENDED_OFF: u8 = 0xfe;
@@ -255,29 +255,10 @@ pub struct Pci {
     pub links: [Option<Link>; SLOTS],
     /// The domain's ends of shared memory.
     pub ports: Vec<Port>,
-    /// Whether each slot's function asserts its interrupt, before the domain's own masking.
-    pub pending: u32,
-}
-
-impl Pci {
-    /// Levels of the four INTx lines, as all functions on them make them: bit n is line n.
-    fn levels(&self) -> u8 {
-        let mut levels = 0u8;
-        let mut left = self.pending;
-        while left != 0 {
-            let slot = left.trailing_zeros() as u8;
-            left &= left.wrapping_sub(1);
-            let line = self
-                .bus
-                .function(slot)
-                .filter(|function| !function.interrupt_disabled())
-                .and_then(|function| intx_line(slot, function.description().interrupt_pin));
-            if let Some(line) = line {
-                levels |= 1u8.wrapping_shl(u32::from(line));
-            }
-        }
-        levels
-    }
+    /// Which functions assert their interrupts, before the domain's own masking.
+    pub signals: Signals,
+    /// Messages to anywhere but the domain's frame, which went nowhere.
+    pub stray: u64,
 }
 
 /// Stage 2 of a domain.
@@ -365,6 +346,8 @@ pub struct Domain {
     pub timekeeper: usize,
     /// For each CPU the index of the vCPU that it had loaded last.
     last: [AtomicU8; cpu::MAX_CPUS],
+    /// In ns, when the sources of messages have to be looked at again: likewise.
+    pub look: AtomicU64,
     /// Its stage 2.
     pub stage2: Mutex<Stage2>,
     /// Its interrupt controller.
@@ -392,7 +375,8 @@ impl Domain {
                 bus,
                 links: [None; SLOTS],
                 ports: Vec::new(),
-                pending: 0,
+                signals: Signals::new(),
+                stray: 0,
             }),
             uart: config.vpl011.then(|| Mutex::new(Vpl011::new())),
             flash: Mutex::new(None),
@@ -400,11 +384,12 @@ impl Domain {
             alarm: AtomicU64::new(u64::MAX),
             timekeeper,
             last: [const { AtomicU8::new(u8::MAX) }; cpu::MAX_CPUS],
+            look: AtomicU64::new(u64::MAX),
             stage2: Mutex::new(Stage2 {
                 table: None,
                 vttbr: 0,
             }),
-            vgic: Mutex::new(Vgic::new(config.cpus as usize, SPIS)),
+            vgic: Mutex::new(Vgic::new(config.cpus as usize, layout::SPIS as usize)),
             config,
         }
     }
@@ -614,14 +599,15 @@ impl Domain {
 
     /// Notes whether the function in `slot` asserts its interrupt.
     pub fn set_function_pending(&self, slot: u8, pending: bool) {
-        let mut pci = self.pci.lock();
-        let bit = 1u32.wrapping_shl(u32::from(slot));
+        self.set_pending(&mut self.pci.lock(), slot, pending);
+    }
+
+    /// The same, for who has the lock.
+    pub fn set_pending(&self, pci: &mut Pci, slot: u8, pending: bool) {
         // Said after every access and at every sample; mostly nothing has changed.
-        if (pci.pending & bit != 0) == pending {
-            return;
+        if pci.signals.set(slot, pending) {
+            self.refresh_interrupts(pci);
         }
-        pci.pending ^= bit;
-        self.refresh_intx(&pci);
     }
 
     /// What is behind a slot.
@@ -629,18 +615,42 @@ impl Domain {
         self.pci.lock().links.get(slot).copied().flatten()
     }
 
-    /// Brings the four INTx lines in agreement with the functions. Under the lock of `pci`, so that two updates
+    /// Brings the four INTx lines in agreement with the functions, and sends their messages. Under the lock of `pci`, so that two updates
     /// reach the interrupt controller in their order.
-    pub fn refresh_intx(&self, pci: &Pci) {
-        let levels = pci.levels();
+    pub fn refresh_interrupts(&self, pci: &mut Pci) {
+        let Pci {
+            bus,
+            links,
+            signals,
+            stray,
+            ..
+        } = pci;
+        let levels = signals.levels(bus);
         let mut vgic = self.vgic.lock();
         let mut kicks = Kicks::NONE;
         for line in 0..4u32 {
             let intid = (32 + layout::PCI_INTX_SPI).wrapping_add(line);
             kicks |= vgic.set_line(Line::Spi(intid), levels.wrapping_shr(line) & 1 != 0);
         }
+        signals.send(bus, timer::now, |slot, message| {
+            let Some(intid) = v2m::target(message) else {
+                if *stray == 0 {
+                    log::warn!(
+                        "{}: a message of its PCI function {slot} goes to {:#x}, where there is no frame; it is dropped, as more may be",
+                        self.id,
+                        message.address
+                    );
+                }
+                *stray = stray.saturating_add(1);
+                return false;
+            };
+            kicks |= vgic.message(intid);
+            // A coprocessor's registers may be mapped. Shared memory's never are, so its levels are exact.
+            matches!(links.get(usize::from(slot)), Some(Some(_)))
+        });
         drop(vgic);
         self.kick(kicks);
+        messages::watch(self, signals);
     }
 
     /// Lets the vCPUs go on that are parked on a coprocessor.

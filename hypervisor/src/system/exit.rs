@@ -12,7 +12,7 @@
 
 use super::domain::{Activity, Domain, Vcpu};
 use super::schedule::{self, Member};
-use super::{devices, firmware, flash, interrupts, shared_memory, sharing};
+use super::{devices, firmware, flash, interrupts, messages, shared_memory, sharing};
 use crate::arch::context::{self, Exit, Registers};
 use coproc_core::address::GuestPhysical;
 use coproc_core::register::{Access, Operation, Width};
@@ -157,6 +157,7 @@ fn mmio(member: Member, address: GuestPhysical, width: Width, operation: Operati
     if at < layout::PCI_MEM32_BASE {
         return flash::access(domain, at, width, operation)
             .or_else(|| devices::access(domain, at, width, operation))
+            .or_else(|| messages::access(domain, at, width, operation))
             .unwrap_or(Answer::Abort);
     }
     if let Some(offset) = within(at, layout::ECAM_BASE, layout::ECAM_SIZE) {
@@ -182,7 +183,7 @@ fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operatio
                 let mut pci = domain.pci.lock();
                 let effect = pci.bus.write(offset, width, value);
                 if effect.intx_disabled.is_some() {
-                    domain.refresh_intx(&pci);
+                    domain.refresh_interrupts(&mut pci);
                 }
                 if effect.bars_moved {
                     shared_memory::windows_changed(domain, &mut pci);
@@ -195,9 +196,13 @@ fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operatio
                     // What the coprocessor's window gave way to can be mapped only now.
                     shared_memory::windows_changed(domain, &mut domain.pci.lock());
                 }
-                if effect.intx_disabled.is_some() {
+                if effect.intx_disabled.is_some() || effect.message {
                     sharing::resample(&link);
                 }
+            }
+            if effect.message {
+                // Only now: what the domain acknowledged while it wanted no messages is no reason for one.
+                domain.refresh_interrupts(&mut domain.pci.lock());
             }
             Answer::Value(0)
         }
@@ -260,6 +265,9 @@ pub fn resample(domain: &Domain, line: Line) {
     }
     if devices::resample(intid) {
         return;
+    }
+    if intid >= layout::V2M_FIRST {
+        return messages::ended(domain, intid);
     }
     let first = 32 + layout::PCI_INTX_SPI;
     let Some(pin) = intid.checked_sub(first).filter(|pin| *pin < 4) else {

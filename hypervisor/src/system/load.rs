@@ -6,7 +6,7 @@
 
 use super::attachment;
 use super::devices::Devices;
-use super::domain::{Domain, SPIS, Vcpu};
+use super::domain::{Domain, Vcpu};
 use super::flash;
 use super::schedule;
 use super::sharing::{Instance, Link};
@@ -27,7 +27,7 @@ use hypervisor::memory::frames::{FrameError, Piece};
 use hypervisor::physical_timer::PhysicalTimer;
 use hypervisor::vcpu_schedule::{CpuSet, Parameters, ScheduleError, VcpuId};
 use hypervisor::vgic::{ListRegisters, Vgic};
-use hypervisor::vpci::{SLOTS, VirtualBus, Window, Windows};
+use hypervisor::vpci::{SLOTS, Signals, VirtualBus, Window, Windows};
 use hypervisor::vpl011::Vpl011;
 use platforms::translation::{Stage2Attributes, TranslationTable};
 use spin::Mutex;
@@ -497,7 +497,7 @@ pub fn reset(domain: &Domain, images: &Images) {
         let mut pci = domain.pci.lock();
         pci.bus = VirtualBus::new(windows(), layout::ECAM_SIZE);
         pci.links = [None; SLOTS];
-        pci.pending = 0;
+        pci.signals = Signals::new();
         shared_memory::reset(domain, &mut pci);
     }
     if let Some(uart) = &domain.uart {
@@ -510,7 +510,7 @@ pub fn reset(domain: &Domain, images: &Images) {
         domain.alarm.store(u64::MAX, Ordering::SeqCst);
     }
     let mut vgic = domain.vgic.lock();
-    *vgic = Vgic::new(domain.vcpus.len(), SPIS);
+    *vgic = Vgic::new(domain.vcpus.len(), layout::SPIS as usize);
     for vcpu in &domain.vcpus {
         *vcpu.lists.lock() = ListRegisters::new(context::list_register_count());
     }
@@ -565,7 +565,7 @@ pub fn connect(domain: &Domain, instances: &[Instance], number: usize) -> Result
 pub fn disconnect(domain: &Domain, instances: &[Instance]) {
     let links: Vec<Link> = {
         let mut pci = domain.pci.lock();
-        pci.pending = 0;
+        pci.signals = Signals::new();
         let links = core::mem::replace(&mut pci.links, [None; SLOTS]);
         for (slot, _) in (0u8..).zip(&links).filter(|(_, link)| link.is_some()) {
             if let Err(error) = pci.bus.detach(slot) {

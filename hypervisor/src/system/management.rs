@@ -148,8 +148,8 @@ fn pull(domain: &Domain, who: VcoprocId) {
         if let Some(place) = pci.links.get_mut(slot) {
             *place = None;
         }
-        pci.pending &= !1u32.wrapping_shl(slot as u32);
-        domain.refresh_intx(&pci);
+        pci.signals.set(slot as u8, false);
+        domain.refresh_interrupts(&mut pci);
     }
 }
 

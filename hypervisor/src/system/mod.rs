@@ -44,6 +44,7 @@ pub mod interrupts;
 pub mod lifecycle;
 pub mod load;
 pub mod management;
+mod messages;
 pub mod pci;
 pub mod processors;
 pub mod recording;

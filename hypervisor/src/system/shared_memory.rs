@@ -129,7 +129,7 @@ pub fn access(domain: &Domain, at: u64, width: Width, operation: Operation) -> O
         };
         let ring = rung.map(|peer| (port.region, peer));
         let level = port.registers.interrupt_level();
-        update(domain, &mut pci, slot, level);
+        domain.set_pending(&mut pci, slot, level);
         (value, ring)
     };
     if let (Some((region, peer)), Some(system)) = (ring, super::get()) {
@@ -151,16 +151,7 @@ fn ring(system: &System, region: usize, peer: u16) {
     if let Some(port) = ports.find(|port| port.region == region) {
         port.registers.ring();
         let (slot, level) = (port.slot, port.registers.interrupt_level());
-        update(domain, &mut pci, slot, level);
-    }
-}
-
-/// The function in `slot` asserts its interrupt, or no longer.
-fn update(domain: &Domain, pci: &mut Pci, slot: u8, level: bool) {
-    let bit = 1u32.wrapping_shl(u32::from(slot));
-    if (pci.pending & bit != 0) != level {
-        pci.pending ^= bit;
-        domain.refresh_intx(pci);
+        domain.set_pending(&mut pci, slot, level);
     }
 }
 

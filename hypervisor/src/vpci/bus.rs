@@ -50,6 +50,8 @@ pub struct Effect {
     pub intx_disabled: Option<bool>,
     /// Bus Master Enable changed to this.
     pub bus_master: Option<bool>,
+    /// Whether the function interrupts by messages, by which one, or whether it may, changed.
+    pub message: bool,
 }
 
 impl Effect {
@@ -60,12 +62,16 @@ impl Effect {
             bars_moved: false,
             intx_disabled: None,
             bus_master: None,
+            message: false,
         }
     }
 
     /// Whether there is nothing to do.
     pub const fn is_none(&self) -> bool {
-        !self.bars_moved && self.intx_disabled.is_none() && self.bus_master.is_none()
+        !self.bars_moved
+            && self.intx_disabled.is_none()
+            && self.bus_master.is_none()
+            && !self.message
     }
 }
 
@@ -252,22 +258,22 @@ impl VirtualBus {
         (offset < mapping.size).then_some((mapping.slot, mapping.bar, offset))
     }
 
-    /// A load at `offset` in the ECAM window. `intx` tells whether the function in a slot asserts
-    /// its interrupt (before Interrupt Disable); it is asked only by reads of Status.
-    pub fn read(&self, offset: u64, width: Width, mut intx: impl FnMut(u8) -> bool) -> u64 {
+    /// A load at `offset` in the ECAM window. `pending` tells whether the function in a slot asserts
+    /// its interrupt (before any masking); it is asked only by reads of registers that tell.
+    pub fn read(&self, offset: u64, width: Width, mut pending: impl FnMut(u8) -> bool) -> u64 {
         if !aligned(offset, width) {
             return width.mask();
         }
         match width {
             Width::Double => {
-                let low = self.read_word(offset, &mut intx);
-                let high = self.read_word(offset | 4, &mut intx);
+                let low = self.read_word(offset, &mut pending);
+                let high = self.read_word(offset | 4, &mut pending);
                 u64::from(low) | u64::from(high) << 32
             }
             _ => {
                 let shift = shift(offset);
                 let touched = width.mask().wrapping_shl(shift);
-                let word = self.read_word_touching(offset & !3, touched, &mut intx);
+                let word = self.read_word_touching(offset & !3, touched, &mut pending);
                 u64::from(word).wrapping_shr(shift) & width.mask()
             }
         }
@@ -288,7 +294,15 @@ impl VirtualBus {
         else {
             return Effect::none(slot);
         };
-        let before = (function.interrupt_disabled(), function.bus_master());
+        let state = |function: &VirtualFunction| {
+            let message = (function.msi().enabled(), function.message());
+            (
+                function.interrupt_disabled(),
+                function.bus_master(),
+                message,
+            )
+        };
+        let before = state(function);
         let register = register & !3;
         if width == Width::Double {
             function.write(register, value as u32, u32::MAX);
@@ -298,7 +312,7 @@ impl VirtualBus {
             let enable = width.mask().wrapping_shl(shift) as u32;
             function.write(register, (value as u32).wrapping_shl(shift), enable);
         }
-        let after = (function.interrupt_disabled(), function.bus_master());
+        let after = state(function);
         let bars = register <= offset::BAR5
             && (register >= offset::BAR0 || register == offset::COMMAND || width == Width::Double);
         Effect {
@@ -306,6 +320,7 @@ impl VirtualBus {
             bars_moved: bars && self.rebuild(),
             intx_disabled: (before.0 != after.0).then_some(after.0),
             bus_master: (before.1 != after.1).then_some(after.1),
+            message: before.2 != after.2,
         }
     }
 
@@ -325,8 +340,8 @@ impl VirtualBus {
         })
     }
 
-    fn read_word(&self, offset: u64, intx: &mut impl FnMut(u8) -> bool) -> u32 {
-        self.read_word_touching(offset, u64::MAX, intx)
+    fn read_word(&self, offset: u64, pending: &mut impl FnMut(u8) -> bool) -> u32 {
+        self.read_word_touching(offset, u64::MAX, pending)
     }
 
     /// The register at `offset`, of which only the bits in `touched` matter.
@@ -334,13 +349,16 @@ impl VirtualBus {
         &self,
         offset: u64,
         touched: u64,
-        intx: &mut impl FnMut(u8) -> bool,
+        pending: &mut impl FnMut(u8) -> bool,
     ) -> u32 {
         let Some(Place { slot, register }) = self.place(offset) else {
             return u32::MAX;
         };
         match self.function(slot) {
-            Some(function) => function.read(register, || touched & 0xffff_0000 != 0 && intx(slot)),
+            Some(function) => function.read(register, || {
+                // Status is the upper half of its register.
+                (register != offset::COMMAND || touched & 0xffff_0000 != 0) && pending(slot)
+            }),
             None => u32::MAX,
         }
     }

@@ -35,6 +35,8 @@ pub struct FunctionDescription {
     pub bars: [Option<Bar>; BARS],
     /// Interrupt Pin: 0 none, 1 INTA# to 4 INTD#.
     pub interrupt_pin: u8,
+    /// Whether it can send messages in place of that.
+    pub msi: bool,
 }
 
 /// Why a [`FunctionDescription`] can't be a PCI function.
@@ -78,6 +80,7 @@ impl FunctionDescription {
             subsystem: 0x1100,
             bars: [None; BARS],
             interrupt_pin: 0,
+            msi: false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The configuration space of one virtual function: a type 0 header as registers of 32 bits.
 
 use super::description::{BARS, Bar, DescriptionError, FunctionDescription};
+use super::msi::{self, Message, Msi};
 
 /// Byte offsets of the header's registers.
 pub(super) mod offset {
@@ -11,6 +12,7 @@ pub(super) mod offset {
     pub const BAR0: u16 = 0x10;
     pub const BAR5: u16 = 0x24;
     pub const SUBSYSTEM: u16 = 0x2c;
+    pub const CAPABILITIES: u16 = 0x34;
     pub const INTERRUPT: u16 = 0x3c;
 }
 
@@ -25,6 +27,8 @@ pub(super) mod command {
 
 /// Interrupt Status, bit 3 of Status.
 pub(super) const STATUS_INTERRUPT: u16 = 1 << 3;
+/// Capabilities List, bit 4 of Status.
+pub(super) const STATUS_CAPABILITIES: u16 = 1 << 4;
 
 /// Type bits of a memory BAR: 64 bits wide, prefetchable.
 pub(super) const BAR_WIDE: u32 = 0b10 << 1;
@@ -40,6 +44,7 @@ pub struct VirtualFunction {
     interrupt_line: u8,
     /// What the domain wrote, cut to the writable address bits; type bits are added on reading.
     bars: [u32; BARS],
+    msi: Msi,
 }
 
 impl VirtualFunction {
@@ -53,6 +58,7 @@ impl VirtualFunction {
             latency: 0,
             interrupt_line: 0,
             bars: [0; BARS],
+            msi: Msi::default(),
         })
     }
 
@@ -68,6 +74,7 @@ impl VirtualFunction {
         self.latency = 0;
         self.interrupt_line = 0;
         self.bars = [0; BARS];
+        self.msi = Msi::default();
     }
 
     /// Command.Interrupt Disable.
@@ -78,6 +85,18 @@ impl VirtualFunction {
     /// Command.Bus Master Enable.
     pub const fn bus_master(&self) -> bool {
         self.command & command::BUS_MASTER != 0
+    }
+
+    /// Its MSI capability; out of reset for ever if it has none.
+    pub const fn msi(&self) -> &Msi {
+        &self.msi
+    }
+
+    /// The message that an interrupt of it is, if one may be sent now: MSI is enabled and not masked, and the function may
+    /// be bus master. Interrupt Disable is about INTx only.
+    pub fn message(&self) -> Option<Message> {
+        let may = self.msi.enabled() && !self.msi.masked() && self.bus_master();
+        may.then(|| self.msi.message())
     }
 
     /// Command.Memory Space Enable.
@@ -97,24 +116,33 @@ impl VirtualFunction {
         Some((low | high << 32, size))
     }
 
-    /// The 32-bit register at `offset` (a multiple of 4). `intx` is asked for the interrupt status
-    /// only if the register holds it.
-    pub(super) fn read(&self, offset: u16, intx: impl FnOnce() -> bool) -> u32 {
+    /// The 32-bit register at `offset` (a multiple of 4). `pending` is asked whether an interrupt is only if the register
+    /// tells.
+    pub(super) fn read(&self, offset: u16, pending: impl FnOnce() -> bool) -> u32 {
         let description = &self.description;
         let halves = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
         match offset {
             offset::ID => halves(description.vendor, description.device),
             offset::COMMAND => {
-                let status = if intx() { STATUS_INTERRUPT } else { 0 };
-                halves(self.command, status)
+                // Of INTx alone (PCI Express Base Specification, 7.5.1.1.4).
+                let intx = !self.msi.enabled() && pending();
+                let status = if intx { STATUS_INTERRUPT } else { 0 };
+                let list = if description.msi {
+                    STATUS_CAPABILITIES
+                } else {
+                    0
+                };
+                halves(self.command, status | list)
             }
             offset::CLASS => u32::from(description.revision) | description.class << 8,
             offset::MISC => u32::from(self.cache_line) | u32::from(self.latency) << 8,
             offset::BAR0..=offset::BAR5 => self.read_bar(bar_index(offset)),
             offset::SUBSYSTEM => halves(description.subsystem_vendor, description.subsystem),
+            offset::CAPABILITIES if description.msi => u32::from(msi::OFFSET),
             offset::INTERRUPT => {
                 u32::from(self.interrupt_line) | u32::from(description.interrupt_pin) << 8
             }
+            _ if description.msi && Msi::holds(offset) => self.msi.read(offset, pending),
             _ => 0,
         }
     }
@@ -141,6 +169,9 @@ impl VirtualFunction {
             }
             offset::INTERRUPT => {
                 self.interrupt_line = merge(u32::from(self.interrupt_line)) as u8;
+            }
+            _ if self.description.msi && Msi::holds(offset) => {
+                self.msi.write(offset, value, enable);
             }
             _ => {}
         }

@@ -14,7 +14,8 @@
 //!   lines decide by it whether an interrupt is theirs.
 //! - A slot can be reserved and empty, for a function attached at run time; empty slots read all
 //!   ones, like a card that isn't there.
-//! - No capabilities are shown: MSI and PCI Express come with their own emulation.
+//! - The only capability shown is MSI. While it is enabled the function asserts no INTx, and Status says so. A message
+//!   is no write to memory: the hypervisor asks the GICv2m frame which interrupt it means.
 //!
 //! Source: PCI Local Bus Specification 3.0, chapter 6; PCI Express Base Specification, 7.2.2 (ECAM).
 #![cfg_attr(
@@ -31,16 +32,22 @@
 mod bus;
 mod description;
 mod header;
+mod msi;
 mod physical;
+mod signals;
 
+#[cfg(test)]
+mod message_tests;
 #[cfg(test)]
 mod tests;
 
 pub use bus::{BarMapping, Effect, SLOTS, SlotError, VirtualBus, Window, Windows, intx_line};
 pub use description::{BARS, Bar, DescriptionError, FunctionDescription};
 pub use header::VirtualFunction;
+pub use msi::{Message, Msi};
 pub use physical::{
     BarPlacement, ConfigAccess, FunctionAddress, HostWindow, PhysicalError, WindowAllocator,
-    assign_bars, describe, interrupt_status, set_bus_master, set_interrupt_disable,
-    set_memory_decode, update_command,
+    assign_bars, describe, disable_messages, interrupt_status, set_bus_master,
+    set_interrupt_disable, set_memory_decode, update_command,
 };
+pub use signals::Signals;

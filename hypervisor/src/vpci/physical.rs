@@ -9,7 +9,10 @@ use coproc_core::address::HostPhysical;
 use core::fmt;
 
 use super::description::{BARS, Bar, DescriptionError, FunctionDescription};
-use super::header::{BAR_PREFETCHABLE, BAR_WIDE, STATUS_INTERRUPT, command, offset};
+use super::header::{
+    BAR_PREFETCHABLE, BAR_WIDE, STATUS_CAPABILITIES, STATUS_INTERRUPT, command, offset,
+};
+use super::msi;
 
 /// A physical function on a host bridge.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -114,6 +117,39 @@ pub fn interrupt_status(access: &mut impl ConfigAccess, function: FunctionAddres
     register != u32::MAX && (register >> 16) as u16 & STATUS_INTERRUPT != 0
 }
 
+/// Switches MSI off, if the function has it: its interrupts are INTx.
+pub fn disable_messages(access: &mut impl ConfigAccess, function: FunctionAddress) {
+    if let Some(at) = capability(access, function, msi::ID) {
+        let control = access.read32(function, at);
+        if control & msi::ENABLE != 0 {
+            access.write32(function, at, control & !msi::ENABLE);
+        }
+    }
+}
+
+/// Offset of a capability in the function's list, which may be damaged.
+fn capability(access: &mut impl ConfigAccess, function: FunctionAddress, id: u8) -> Option<u16> {
+    /// First offset behind the header, and as many capabilities as have room there.
+    const FIRST: u16 = 0x40;
+    const MOST: usize = 48;
+    let status = (access.read32(function, offset::COMMAND) >> 16) as u16;
+    if status & STATUS_CAPABILITIES == 0 {
+        return None;
+    }
+    let mut at = access.read32(function, offset::CAPABILITIES) as u16 & 0xfc;
+    for _ in 0..MOST {
+        if at < FIRST {
+            return None;
+        }
+        let head = access.read32(function, at);
+        if head as u8 == id {
+            return Some(at);
+        }
+        at = (head >> 8) as u16 & 0xfc;
+    }
+    None
+}
+
 /// Reads what `function` is. Its BARs are sized with decoding off and hold their values again
 /// afterwards, so nobody may access its windows meanwhile.
 pub fn describe(
@@ -143,6 +179,7 @@ pub fn describe(
         subsystem: (subsystem >> 16) as u16,
         bars: bars?,
         interrupt_pin: (access.read32(function, offset::INTERRUPT) >> 8) as u8,
+        msi: capability(access, function, msi::ID).is_some(),
     };
     match description.validate() {
         Ok(()) => Ok(description),

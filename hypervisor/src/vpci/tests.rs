@@ -38,6 +38,7 @@ fn edu() -> FunctionDescription {
         subsystem: 0x1100,
         bars,
         interrupt_pin: 1,
+        msi: false,
     }
 }
 
@@ -113,11 +114,6 @@ fn the_header_shows_the_description() {
     assert_eq!(word(&bus, at(1, 8)), 0x00ff_0010);
     assert_eq!(word(&bus, at(1, 0x2c)), 0x1100_1af4);
     assert_eq!(read(&bus, at(1, 0x0e), Width::Byte), 0, "header type");
-    assert_eq!(
-        read(&bus, at(1, 0x34), Width::Byte),
-        0,
-        "capabilities pointer"
-    );
     assert_eq!(read(&bus, at(1, 0x3d), Width::Byte), 1, "interrupt pin");
     assert_eq!(word(&bus, at(1, 0x30)), 0, "no ROM");
     assert_eq!(word(&bus, at(1, 0x100)), 0, "no extended capabilities");
@@ -407,7 +403,8 @@ fn host_windows() -> WindowAllocator {
 
 #[test]
 fn a_physical_function_is_described_and_left_as_it_was() {
-    for description in [edu(), wide()] {
+    let with_msi = FunctionDescription { msi: true, ..edu() };
+    for description in [edu(), wide(), with_msi] {
         let mut fake = Fake::new(description.clone());
         fake.write32(THERE, 0x10, 0x1230_0000);
         fake.write32(
@@ -506,6 +503,41 @@ fn full_windows_are_an_error() {
     let mut fake = Fake::new(edu());
     let error = assign_bars(&mut fake, THERE, &edu(), &mut windows);
     assert_eq!(error, Err(PhysicalError::NoRoom(THERE, 0, 1 << 20)));
+}
+
+#[test]
+fn physical_messages_are_switched_off() {
+    for msi in [true, false] {
+        let mut fake = Fake::new(FunctionDescription { msi, ..edu() });
+        disable_messages(&mut fake, THERE);
+        assert!(fake.log.is_empty(), "they are off");
+        fake.write32(THERE, 0x40, 1 << 16);
+        assert_eq!(fake.bus.function(1).unwrap().msi().enabled(), msi);
+        disable_messages(&mut fake, THERE);
+        assert!(!fake.bus.function(1).unwrap().msi().enabled());
+        assert!(fake.status_error);
+    }
+}
+
+/// Capabilities that lead in a circle, or into the header.
+#[test]
+fn a_damaged_list_of_capabilities_has_an_end() {
+    struct Circle(u32, u32);
+    impl ConfigAccess for Circle {
+        fn read32(&mut self, _: FunctionAddress, offset: u16) -> u32 {
+            match offset {
+                4 => 1 << 20,
+                0x34 => self.0,
+                _ => self.1,
+            }
+        }
+        fn write32(&mut self, _: FunctionAddress, _: u16, _: u32) {
+            panic!("there is no MSI");
+        }
+    }
+    for (first, next) in [(0x40, 0x4009), (0x40, 0), (0x10, 5), (0xff, 0xff00)] {
+        disable_messages(&mut Circle(first, next), THERE);
+    }
 }
 
 #[test]

@@ -190,6 +190,7 @@ fn function() -> FunctionDescription {
         subsystem: 0,
         bars,
         interrupt_pin: 1,
+        msi: true,
     }
 }
 
