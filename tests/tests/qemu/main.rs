@@ -11,6 +11,7 @@ mod isolation;
 mod lifecycle;
 mod live;
 mod many;
+mod messages;
 mod pools;
 mod recording;
 mod registers;

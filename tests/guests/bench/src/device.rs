@@ -11,14 +11,21 @@ use crate::machine::{ECAM, PCI_INTX, PCI_MEMORY, enable_interrupt, read, write};
 const IDENTITY: u32 = 0x11e8_1234;
 /// Identification: 0xRRrr00edu.
 const ID: u64 = 0x00;
-const STATUS: u64 = 0x24;
-const RAISE: u64 = 0x60;
-const ACKNOWLEDGE: u64 = 0x64;
+/// Interrupt status.
+pub const STATUS: u64 = 0x24;
+/// Raises interrupts.
+pub const RAISE: u64 = 0x60;
+/// Clears interrupts.
+pub const ACKNOWLEDGE: u64 = 0x64;
 
 /// The function, found and switched on.
 pub struct Device {
-    registers: u64,
-    intid: u32,
+    /// Its configuration space.
+    pub space: u64,
+    /// BAR 0.
+    pub registers: u64,
+    /// INTID of its INTx.
+    pub intid: u32,
 }
 
 impl Device {
@@ -37,6 +44,7 @@ impl Device {
                 return Err("the function has no interrupt pin");
             }
             let device = Self {
+                space,
                 registers: PCI_MEMORY,
                 intid: PCI_INTX + (slot + pin - 1) % 4,
             };

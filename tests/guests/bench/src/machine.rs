@@ -140,6 +140,13 @@ pub fn enable_interrupt(intid: u32) {
     write(base + 0x100 + word, bit);
 }
 
+/// Enables a shared interrupt as edge-triggered.
+pub fn enable_edge(intid: u32) {
+    let configuration = gicd() + 0xc00 + u64::from(intid / 16) * 4;
+    write(configuration, read(configuration) | 2 << (intid % 16 * 2));
+    enable_interrupt(intid);
+}
+
 /// Takes the highest-priority pending interrupt.
 pub fn acknowledge() -> u32 {
     let value: u64;
@@ -229,6 +236,24 @@ pub fn physical_timer() -> (u64, u64, u64) {
 pub fn wait() {
     // SAFETY: nothing but time passes.
     unsafe { asm!("wfi", options(nostack)) };
+}
+
+/// Waits for interrupts until one of them has made this true.
+pub fn wait_until(mut done: impl FnMut() -> bool) {
+    loop {
+        // SAFETY: interrupts are masked from the look at the condition to the wait, which ends with one that is pending, so none
+        // is slept through.
+        unsafe { asm!("msr daifset, #2", options(nostack)) };
+        let is_done = done();
+        if !is_done {
+            wait();
+        }
+        // SAFETY: as above.
+        unsafe { asm!("msr daifclr, #2", "isb", options(nostack)) };
+        if is_done {
+            return;
+        }
+    }
 }
 
 /// Executes `count` % 16 instructions more than for `count` = 0.

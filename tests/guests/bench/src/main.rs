@@ -28,6 +28,8 @@ mod interrupts;
 #[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]
+mod messages;
+#[cfg(target_os = "none")]
 mod pair;
 #[cfg(target_os = "none")]
 mod program;

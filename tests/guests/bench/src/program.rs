@@ -2,7 +2,7 @@
 //!
 //! The kernel's command line says which part this domain plays: `bench=all` measures everything that one domain can alone,
 //! `bench=peer` what any hypervisor has, `bench=boot` only how long it took to get here;
-//! `bench=timer` measures nothing and checks the physical timer;
+//! `bench=timer` measures nothing and checks the physical timer; so do `bench=messages` and `bench=share` with messages;
 //! `bench=emulated` reads the registers of a coprocessor that the domain with `bench=hold` has; with `bench=other` and `bench=pingpong` its two
 //! vCPUs wake each other, on two CPUs and on one.
 
@@ -12,7 +12,7 @@ use core::panic::PanicInfo;
 use crate::device::Device;
 use crate::machine::{self, Console};
 use crate::tree::Tree;
-use crate::{exits, framework, interrupts, pair, repoint};
+use crate::{exits, framework, interrupts, messages, pair, repoint};
 
 core::arch::global_asm!(include_str!("start.S"));
 
@@ -164,6 +164,8 @@ extern "C" fn bench_main(tree: u64, begun: u64) -> ! {
             machine::enable_interrupt(machine::PHYSICAL_TIMER);
             interrupts::check_physical_timer()
         }
+        Some(b"messages") => messages::check(true),
+        Some(b"share") => messages::check(false),
         _ => Err("the command line doesn't say which part this is"),
     };
     let _ = match result.and_then(|()| rows.show()) {
