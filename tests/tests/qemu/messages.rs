@@ -9,7 +9,9 @@ use qemu_boot::{Artifacts, CoprocSpec, DomainSpec, Scenario, bench};
 /// message. Linux finds the frame.
 #[test]
 fn functions_interrupt_by_messages() -> Result<()> {
-    let guest = bench::guest(Artifacts::get()?.workspace())?;
+    let artifacts = Artifacts::get()?;
+    let guest = bench::guest(artifacts.workspace())?;
+    let devices = artifacts.save_initramfs("messages", artifacts.initramfs_with("devices")?)?;
     let mut scenario = Scenario::new("messages");
     scenario.edu_devices = 2;
     scenario.coprocs = vec![CoprocSpec::edu(1), CoprocSpec::edu(2)];
@@ -21,6 +23,7 @@ fn functions_interrupt_by_messages() -> Result<()> {
     }
     let mut linux = DomainSpec::linux(0, "panic=-1");
     linux.memory_kib = 256 << 10;
+    linux.ramdisk = Some(devices);
     scenario.domains.push(linux);
 
     let machine = Machine::boot(&scenario, LIMIT)?;
