@@ -69,14 +69,17 @@ fn synchronous(member: Member, registers: &mut Registers) {
             let Some(address) = address.map(GuestPhysical::new) else {
                 return; // the domain changed its tables meanwhile: the instruction is repeated
             };
-            data_abort(member, registers, access, address, far);
+            let abort = syndrome::external_abort(esr, far);
+            data_abort(member, registers, access, address, abort);
         }
         Trap::DataAbort {
             cache_maintenance: true,
             walk: false,
             ..
         } => advance(registers),
-        Trap::DataAbort { .. } => inject(member, registers, Exception::DataAbort { address: far }),
+        Trap::DataAbort { .. } => {
+            inject(member, registers, syndrome::external_abort(esr, far));
+        }
         Trap::InstructionAbort => inject(
             member,
             registers,
@@ -115,14 +118,14 @@ fn data_abort(
     registers: &mut Registers,
     access: Option<MmioAccess>,
     address: GuestPhysical,
-    far: u64,
+    abort: Exception,
 ) {
     let Some(access) = access else {
         // No description: nothing can be emulated. But the current owner of a coprocessor may use any instruction on
         // its registers once they are mapped, so the touch is reported as if it had been a read.
         let touched = coproc_access(member, address, Width::Byte, Operation::Read, true);
         if touched != Some(Answer::Retry) && touched != Some(Answer::Parked) {
-            inject(member, registers, Exception::DataAbort { address: far });
+            inject(member, registers, abort);
         }
         return;
     };
@@ -139,7 +142,7 @@ fn data_abort(
             advance(registers);
         }
         Answer::Retry | Answer::Parked => {}
-        Answer::Abort => inject(member, registers, Exception::DataAbort { address: far }),
+        Answer::Abort => inject(member, registers, abort),
     }
 }
 

@@ -37,6 +37,8 @@ pub enum Exception {
     DataAbort {
         /// FAR_EL1.
         address: u64,
+        /// It was a store: ESR_EL1.WnR.
+        write: bool,
     },
     /// A synchronous external abort of an instruction fetch at this virtual address.
     InstructionAbort {
@@ -64,7 +66,10 @@ pub const fn take(exception: Exception, before: Before) -> After {
     };
     let (class, status, far) = match exception {
         Exception::Undefined => (0x00u64, 0u64, None),
-        Exception::DataAbort { address } => (if lower { 0x24 } else { 0x25 }, 0x10, Some(address)),
+        Exception::DataAbort { address, write } => {
+            let write = if write { 1 << 6 } else { 0 };
+            (if lower { 0x24 } else { 0x25 }, 0x10 | write, Some(address))
+        }
         Exception::InstructionAbort { address } => {
             (if lower { 0x20 } else { 0x21 }, 0x10, Some(address))
         }
@@ -88,6 +93,7 @@ mod tests {
         let after = take(
             Exception::DataAbort {
                 address: 0xdead_0008,
+                write: true,
             },
             Before {
                 pc: 0x8000,
@@ -99,7 +105,7 @@ mod tests {
         assert_eq!(after.elr, 0x8000);
         assert_eq!(after.spsr, 0x6000_0005);
         assert_eq!(after.pstate, 0x6000_03c5);
-        assert_eq!(after.esr, 0x25 << 26 | 1 << 25 | 0x10);
+        assert_eq!(after.esr, 0x25 << 26 | 1 << 25 | 1 << 6 | 0x10);
         assert_eq!(after.far, Some(0xdead_0008));
     }
 

@@ -1,5 +1,6 @@
 //! ESR_EL2 as a value with a meaning (Arm ARM DDI 0487, D19.2.37 "ESR_EL2").
 
+use super::inject::Exception;
 use coproc_core::register::Width;
 
 /// A general register that an access names; 31 is the zero register.
@@ -93,6 +94,8 @@ const CLASS_SYSTEM: u64 = 0x18 << 26;
 const CLASS_DATA_ABORT: u64 = 0x24 << 26;
 /// ISV: the syndrome describes the access.
 const VALID: u64 = 1 << 24;
+/// WnR: it was a store.
+const WRITE: u64 = 1 << 6;
 /// S1PTW: it was a stage 1 table walk.
 const WALK: u64 = 1 << 7;
 /// CM: it was cache maintenance.
@@ -113,6 +116,14 @@ pub const fn mmio(esr: u64) -> Option<MmioAccess> {
         Some(MmioAccess::new(esr as u32))
     } else {
         None
+    }
+}
+
+/// What the guest gets for a data abort of its own at `address`.
+pub const fn external_abort(esr: u64, address: u64) -> Exception {
+    Exception::DataAbort {
+        address,
+        write: esr & WRITE != 0,
     }
 }
 

@@ -69,11 +69,11 @@ impl FirmwareCore {
                 if let (Some(offset), Some(access), true) = (local, access, translation) {
                     return self.local(registers, offset, access, far);
                 }
-                context::inject(registers, Exception::DataAbort { address: far });
+                context::inject(registers, syndrome::external_abort(esr, far));
                 self.observe(|state| state.fault(address, write))
             }
             Trap::DataAbort { .. } => {
-                context::inject(registers, Exception::DataAbort { address: far });
+                context::inject(registers, syndrome::external_abort(esr, far));
                 let address = syndrome::fault_address(hpfar, far);
                 self.observe(|state| state.fault(address, false))
             }
@@ -135,7 +135,16 @@ impl FirmwareCore {
                 }
                 registers.elr = registers.elr.wrapping_add(4);
             }
-            None => context::inject(registers, Exception::DataAbort { address: far }),
+            None => {
+                let write = access.write;
+                context::inject(
+                    registers,
+                    Exception::DataAbort {
+                        address: far,
+                        write,
+                    },
+                );
+            }
         }
         raised
     }
