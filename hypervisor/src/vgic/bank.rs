@@ -226,18 +226,20 @@ impl Bank {
         entry
     }
 
-    /// Takes interrupt `n` back from a list register of `vcpu`. Ignored if that doesn't hold it.
-    pub fn fold(&mut self, n: u32, vcpu: usize, entry: Entry) {
+    /// Takes interrupt `n` back from a list register of `vcpu`; whether what it was listed pending for is pending still.
+    /// Ignored if that vCPU doesn't hold it.
+    pub fn fold(&mut self, n: u32, vcpu: usize, entry: Entry) -> bool {
         let this = bit(n);
         let sampled = self.sampled();
         let Some(held) = self.held.get_mut(vcpu) else {
-            return;
+            return false;
         };
         if self.listed & *held & this == 0 {
-            return;
+            return false;
         }
         let pending = entry.pending() && self.drop_pending & this == 0;
         let active = entry.active() && self.drop_active & this == 0;
+        let returned = pending && self.carried & this != 0;
         if pending {
             self.latch |= self.carried & this;
         }
@@ -265,6 +267,7 @@ impl Bank {
         ] {
             *mask &= !this;
         }
+        returned
     }
 }
 

@@ -114,6 +114,16 @@ impl Entry {
         Self(self.0 | EOI)
     }
 
+    /// A GICv2's SGI, by this CPU (0 to 7). Kept in bits that ICH_LR has no use for (34:32, HW = 0).
+    pub const fn with_source(self, source: u8) -> Self {
+        Self(self.0 | (source as u64 & 7) << 32)
+    }
+
+    /// Which CPU sent a GICv2's SGI.
+    pub const fn source(self) -> u8 {
+        (self.0 >> 32) as u8 & 7
+    }
+
     /// The virtual interrupt.
     pub const fn intid(self) -> u32 {
         self.0 as u32

@@ -1,4 +1,7 @@
-//! The virtual GICv3 of a domain: distributor, redistributors, SGIs, list registers.
+//! The virtual GIC of a domain: distributor, redistributors, SGIs, list registers.
+//!
+//! A domain gets the version that the machine has. Both share all state and the way to and from list registers; what only
+//! GICv2 has is in [`v2`]. The rest of this page speaks of GICv3.
 //!
 //! It follows the Arm GIC Architecture Specification, GICv3 and v4 (Arm IHI 0069H). What the
 //! guest sees is the smallest GICv3 that stock systems run on: affinity routing only
@@ -42,10 +45,12 @@
 )]
 
 mod bank;
+mod gich;
 mod kicks;
 mod list;
 mod registers;
 mod transfer;
+mod v2;
 
 #[cfg(test)]
 mod model_tests;
@@ -53,7 +58,10 @@ mod model_tests;
 mod register_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod v2_tests;
 
+pub use gich::interface_pages;
 pub use kicks::Kicks;
 pub use list::{CpuInterface, Entry, ListRegisters, MAX_LISTS, Maintenance};
 pub use registers::{DISTRIBUTOR_SIZE, REDISTRIBUTOR_SIZE};
@@ -61,6 +69,16 @@ pub use transfer::Deactivated;
 
 use alloc::vec::Vec;
 use bank::{Bank, Bits, Groups, bit};
+
+/// Version of the architecture.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Version {
+    /// GICv2: distributor and a memory-mapped CPU interface.
+    V2,
+    /// GICv3: distributor, redistributors, and system registers.
+    #[default]
+    V3,
+}
 
 /// Most vCPUs of one domain.
 pub const MAX_VCPUS: usize = 8;
@@ -97,15 +115,21 @@ struct Cpu {
     asleep: bool,
 }
 
-/// The virtual GICv3 of one domain.
+/// The virtual GIC of one domain.
 #[derive(Clone, Debug)]
 pub struct Vgic {
     /// The vCPUs' private banks, then the shared ones.
     banks: Vec<Bank>,
     cpus: Vec<Cpu>,
-    /// GICD_IROUTER, by SPI.
+    /// GICD_IROUTER, by SPI. Empty in a GICv2.
     routes: Vec<u64>,
     groups: Groups,
+    /// What GICD_CTLR reads besides the enables.
+    control: u32,
+    /// GICD_TYPER.
+    typer: u32,
+    /// What only a GICv2 has.
+    v2: Option<v2::Legacy>,
     /// Bit w: the shared bank has physical interrupts to deactivate or sources to sample.
     chores: u32,
 }
@@ -131,7 +155,28 @@ impl Vgic {
                 .collect(),
             routes: alloc::vec![0; shared.saturating_mul(32)],
             groups: Groups::default(),
+            control: registers::CTLR_FIXED,
+            // ITLinesNumber (4:0): 32·(N + 1) INTIDs.
+            typer: registers::TYPER_FIXED | shared as u32,
+            v2: None,
             chores: 0,
+        }
+    }
+
+    /// A reset GIC of this version, otherwise like [`new`](Self::new).
+    pub fn of(version: Version, vcpus: usize, spis: usize) -> Self {
+        let vgic = Self::new(vcpus, spis);
+        match version {
+            Version::V2 => vgic.into_v2(),
+            Version::V3 => vgic,
+        }
+    }
+
+    /// Its version.
+    pub const fn version(&self) -> Version {
+        match self.v2 {
+            Some(_) => Version::V2,
+            None => Version::V3,
         }
     }
 
@@ -142,7 +187,10 @@ impl Vgic {
 
     /// Number of shared interrupts.
     pub fn spis(&self) -> usize {
-        self.routes.len()
+        self.banks
+            .len()
+            .saturating_sub(self.cpus.len())
+            .saturating_mul(32)
     }
 
     /// Index of the bank of INTIDs 32·`word` and up, as `vcpu` sees it.
@@ -403,6 +451,9 @@ impl Vgic {
             if index == vcpu {
                 let mut fresh = Bank::new(SGIS, vcpu);
                 fresh.line = bank.line;
+                if let Some(v2) = &mut self.v2 {
+                    v2.reset(vcpu, &mut fresh);
+                }
                 core::mem::swap(bank, &mut fresh);
                 bank.inherit(&fresh);
             } else if index >= private {

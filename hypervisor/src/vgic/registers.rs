@@ -28,19 +28,19 @@ const GICR_IIDR: u64 = 0x0004;
 const GICR_TYPER: u64 = 0x0008;
 const GICR_WAKER: u64 = 0x0014;
 /// Of both.
-const PIDR2: u64 = 0xffe8;
+pub(super) const PIDR2: u64 = 0xffe8;
 const SGI_FRAME: u64 = 0x1_0000;
 
 const CTLR_GROUP0: u32 = 1 << 0;
 const CTLR_GROUP1: u32 = 1 << 1;
 /// ARE and DS, both read-as-one here. RWP (31) is always 0: writes take effect at once.
-const CTLR_FIXED: u32 = 1 << 4 | 1 << 6;
+pub(super) const CTLR_FIXED: u32 = 1 << 4 | 1 << 6;
 /// No1N (25), and 10 bits of INTID (IDbits, 23:19).
-const TYPER_FIXED: u32 = 1 << 25 | 9 << 19;
+pub(super) const TYPER_FIXED: u32 = 1 << 25 | 9 << 19;
 /// Product `B`, implementer Arm (JEP106 0x43b), as virtual GICs commonly say.
-const IIDR: u32 = 0x4200_043b;
+pub(super) const IIDR: u32 = 0x4200_043b;
 /// ArchRev: GICv3.
-const PIDR2_GICV3: u32 = 0x30;
+pub(super) const PIDR2_GICV3: u32 = 0x30;
 const WAKER_PROCESSOR_SLEEP: u32 = 1 << 1;
 const WAKER_CHILDREN_ASLEEP: u32 = 1 << 2;
 /// Aff3 (39:32) and Aff2 to Aff0 (23:0). Interrupt_Routing_Mode (31) is RES0: No1N.
@@ -48,7 +48,7 @@ const IROUTER_MASK: u64 = 0xff_00ff_ffff;
 
 /// A per-interrupt register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Field {
+pub(super) enum Field {
     Group,
     SetEnable,
     ClearEnable,
@@ -123,23 +123,21 @@ impl Vgic {
         if let Some((word, field)) = decode(offset, width) {
             return match self.index(vcpu, word) {
                 Some(index) if word != 0 => self.read_field(index, field, width),
-                _ => 0,
+                _ => self.read_private(vcpu, word, field, width),
             };
         }
         if width != Width::Word {
-            return 0;
+            return self.read_other(vcpu, offset, width);
         }
         u64::from(match offset {
             GICD_CTLR => {
                 let zero = if self.groups.zero { CTLR_GROUP0 } else { 0 };
                 let one = if self.groups.one { CTLR_GROUP1 } else { 0 };
-                CTLR_FIXED | zero | one
+                self.control | zero | one
             }
-            // ITLinesNumber (4:0): 32·(N + 1) INTIDs.
-            GICD_TYPER => TYPER_FIXED | (self.routes.len() as u32 >> 5),
+            GICD_TYPER => self.typer,
             GICD_IIDR => IIDR,
-            PIDR2 => PIDR2_GICV3,
-            _ => 0,
+            _ => return self.read_other(vcpu, offset, width),
         })
     }
 
@@ -163,13 +161,13 @@ impl Vgic {
                 Some(index) if word != 0 => {
                     self.write_field(vcpu, index, field, width, value as u32)
                 }
-                _ => Kicks::NONE,
+                _ => self.write_private(vcpu, word, field, width, value as u32),
             };
         }
         if offset == GICD_CTLR && width == Width::Word {
             return self.write_control(value as u32);
         }
-        Kicks::NONE
+        self.write_other(vcpu, offset, width, value as u32)
     }
 
     /// The guest reads redistributor `frame_vcpu`. `offset` in bytes from RD_base; SGI_base
@@ -235,7 +233,7 @@ impl Vgic {
         number << 32 | number << 8 | u64::from(last) << 4
     }
 
-    fn read_field(&self, index: usize, field: Field, width: Width) -> u64 {
+    pub(super) fn read_field(&self, index: usize, field: Field, width: Width) -> u64 {
         let Some(bank) = self.banks.get(index) else {
             return 0;
         };
@@ -256,7 +254,7 @@ impl Vgic {
     }
 
     /// `vcpu` is the one that made an interrupt active which is routed nowhere.
-    fn write_field(
+    pub(super) fn write_field(
         &mut self,
         vcpu: usize,
         index: usize,
@@ -365,6 +363,11 @@ impl Vgic {
             };
         // Affinity 0.0.0.n is vCPU n; all others are nobody, so it stays pending.
         let home = *route;
+        self.set_home(spi, home)
+    }
+
+    /// Routes an SPI (counted from 0) to this vCPU; to nobody if there is no such.
+    pub(super) fn set_home(&mut self, spi: usize, home: u64) -> Kicks {
         let Some((index, n)) = self.find(0, (spi as u32).wrapping_add(32)) else {
             return Kicks::NONE;
         };

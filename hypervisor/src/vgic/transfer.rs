@@ -146,7 +146,10 @@ impl Vgic {
         if lists.free() == 0 {
             return;
         }
-        let entry = bank.list(n, vcpu, intid, groups);
+        let entry = match &mut self.v2 {
+            Some(v2) if intid < 16 => v2.list(bank, n, vcpu, groups),
+            _ => bank.list(n, vcpu, intid, groups),
+        };
         let empty = bank.wanted.get(vcpu).is_none_or(|wanted| *wanted == 0);
         lists.put(entry);
         if empty && let Some(cpu) = self.cpus.get_mut(vcpu) {
@@ -184,7 +187,10 @@ impl Vgic {
             if let Some((index, n)) = self.find(vcpu, entry.intid())
                 && let Some(bank) = self.banks.get_mut(index)
             {
-                bank.fold(n, vcpu, entry);
+                let returned = bank.fold(n, vcpu, entry);
+                if returned && let Some(v2) = &mut self.v2 {
+                    v2.returned(vcpu, entry);
+                }
                 touched |= bit(entry.intid() >> 5);
             }
         }
