@@ -3,6 +3,7 @@
 //! General registers are saved at every exit, by the vectors, as far as the exit needs them. The rest stays in the hardware while EL2 works, since
 //! EL2 uses none of it, and is exchanged only between two vCPUs.
 
+use super::gic::v2;
 use super::registers::{isb, read, write};
 use crate::system::schedule::Member;
 use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, HPFAR_EL2};
@@ -172,11 +173,17 @@ macro_rules! list_register {
 
 /// Number of list registers (ICH_VTR_EL2.ListRegs + 1).
 pub fn list_register_count() -> usize {
+    if v2::in_use() {
+        return v2::list_register_count();
+    }
     (read!("ich_vtr_el2") & 0x1f) as usize + 1
 }
 
 /// Reads the list registers that `lists` says are in use.
 pub fn read_lists(lists: &mut ListRegisters) {
+    if v2::in_use() {
+        return v2::read_lists(lists);
+    }
     let mut used = lists.in_use;
     while used != 0 {
         let index = used.trailing_zeros() as usize;
@@ -189,6 +196,9 @@ pub fn read_lists(lists: &mut ListRegisters) {
 
 /// Writes the list registers in `which` from `lists`.
 pub fn write_lists(lists: &ListRegisters, which: u16) {
+    if v2::in_use() {
+        return v2::write_lists(lists, which);
+    }
     let mut which = which;
     while which != 0 {
         let index = which.trailing_zeros() as usize;
@@ -200,8 +210,11 @@ pub fn write_lists(lists: &ListRegisters, which: u16) {
 }
 
 /// ICH_HCR_EL2: virtual CPU interface on, EOIcount 0, and these maintenance interrupts. With entries not present in list
-/// registers the guest's ICC_DIR_EL1 traps, too (TDIR).
+/// registers the guest's ICC_DIR_EL1 traps, too (TDIR); a GICv2's GICV_DIR only counts.
 pub fn set_interface_control(maintenance: Maintenance) {
+    if v2::in_use() {
+        return v2::set_interface_control(maintenance);
+    }
     let deactivation = if maintenance.entry_not_present {
         1 << 14
     } else {
@@ -212,11 +225,17 @@ pub fn set_interface_control(maintenance: Maintenance) {
 
 /// ICH_HCR_EL2.EOIcount: deactivations that found no list register.
 pub fn deactivations_missed() -> u32 {
+    if v2::in_use() {
+        return v2::deactivations_missed();
+    }
     (read!("ich_hcr_el2") >> 27) as u32 & 0x1f
 }
 
 /// What of the guest's CPU interface decides about signalling.
 pub fn interface() -> CpuInterface {
+    if v2::in_use() {
+        return v2::interface();
+    }
     CpuInterface::from_vmcr(read!("ich_vmcr_el2"))
 }
 
@@ -238,6 +257,42 @@ static NOBODY: AtomicU64 = AtomicU64::new(0);
 /// Tells what VTTBR_EL2 is while no vCPU is loaded. Once, before the first is.
 pub fn use_when_empty(vttbr: u64) {
     NOBODY.store(vttbr, Ordering::Relaxed);
+}
+
+impl State {
+    /// The CPU interface. Of a GICv3's active priorities, group 1's.
+    fn save_interface(&mut self) {
+        if v2::in_use() {
+            (self.vmcr, self.active_priorities[0]) = v2::save_interface();
+            return;
+        }
+        self.vmcr = read!("ich_vmcr_el2");
+        let groups = priority_groups();
+        self.active_priorities[0] = read!("ich_ap1r0_el2");
+        if groups > 1 {
+            self.active_priorities[1] = read!("ich_ap1r1_el2");
+        }
+        if groups > 2 {
+            self.active_priorities[2] = read!("ich_ap1r2_el2");
+            self.active_priorities[3] = read!("ich_ap1r3_el2");
+        }
+    }
+
+    fn load_interface(&self) {
+        if v2::in_use() {
+            return v2::load_interface(self.vmcr, self.active_priorities[0]);
+        }
+        write!("ich_vmcr_el2", self.vmcr);
+        let groups = priority_groups();
+        write!("ich_ap1r0_el2", self.active_priorities[0]);
+        if groups > 1 {
+            write!("ich_ap1r1_el2", self.active_priorities[1]);
+        }
+        if groups > 2 {
+            write!("ich_ap1r2_el2", self.active_priorities[2]);
+            write!("ich_ap1r3_el2", self.active_priorities[3]);
+        }
+    }
 }
 
 /// Everything of a vCPU that isn't a general register.
@@ -315,16 +370,7 @@ impl Context {
         state.system.save();
         // SAFETY: the area is 528 bytes, 16-byte aligned, and exclusively ours.
         unsafe { float_save(&raw mut state.float) };
-        state.vmcr = read!("ich_vmcr_el2");
-        let groups = priority_groups();
-        state.active_priorities[0] = read!("ich_ap1r0_el2");
-        if groups > 1 {
-            state.active_priorities[1] = read!("ich_ap1r1_el2");
-        }
-        if groups > 2 {
-            state.active_priorities[2] = read!("ich_ap1r2_el2");
-            state.active_priorities[3] = read!("ich_ap1r3_el2");
-        }
+        state.save_interface();
         state.timer_control = read!("cntv_ctl_el0");
         state.timer_compare = read!("cntv_cval_el0");
         state.timer_active = timer_active;
@@ -348,16 +394,7 @@ impl Context {
         state.system.load();
         // SAFETY: the area is 528 bytes, 16-byte aligned, and exclusively ours.
         unsafe { float_load(&raw const state.float) };
-        write!("ich_vmcr_el2", state.vmcr);
-        let groups = priority_groups();
-        write!("ich_ap1r0_el2", state.active_priorities[0]);
-        if groups > 1 {
-            write!("ich_ap1r1_el2", state.active_priorities[1]);
-        }
-        if groups > 2 {
-            write!("ich_ap1r2_el2", state.active_priorities[2]);
-            write!("ich_ap1r3_el2", state.active_priorities[3]);
-        }
+        state.load_interface();
         write!("cntvoff_el2", self.timer_offset.load(Ordering::Relaxed));
         write!("cntv_cval_el0", state.timer_compare);
         write!("cntv_ctl_el0", state.timer_control);

@@ -3,6 +3,7 @@
 //! Firmware has no interrupt controller: the registers of the GIC's CPU interface trap, and its one interrupt is raised by HCR_EL2.VI
 //! directly (Arm ARM DDI 0487, D1.3.6: virtual interrupts).
 
+use super::gic::v2;
 use super::registers::{isb, read, write};
 use core::arch::asm;
 use hypervisor::trap::controls::{self, HypervisorControl};
@@ -14,6 +15,10 @@ const ALL_TRAP: u64 = 0b111 << 10;
 
 /// Makes this CPU one that runs firmware, for ever. After the CPU interface was set up.
 pub fn dedicate() {
+    if v2::in_use() {
+        // No firmware has the GIC mapped, and there are no system registers.
+        return v2::disable_interface();
+    }
     write!("icc_sre_el2", read!("icc_sre_el2") & !SRE_ENABLE);
     write!("ich_hcr_el2", ALL_TRAP);
     isb(); // in force before firmware runs

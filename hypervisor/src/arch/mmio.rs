@@ -29,7 +29,7 @@ impl Region {
     }
 
     /// Virtual address of the region's start, for crates that want a pointer.
-    pub(super) const fn virtual_address(&self) -> usize {
+    pub(in crate::arch) const fn virtual_address(&self) -> usize {
         self.base
     }
 

@@ -1,4 +1,4 @@
-//! The address map and interrupt numbers of a domain: QEMU `virt`'s, with a GICv3.
+//! The address map and interrupt numbers of a domain: QEMU `virt`'s.
 //!
 //! Kernels, U-Boot and UEFI built for that board run unchanged. These constants are the only source: the device tree
 //! is generated from them and the emulation answers at them. Addresses and sizes in bytes (`hw/arm/virt.c` of QEMU, `base_memmap`
@@ -6,10 +6,14 @@
 
 /// Flash: two banks of [`crate::flash::SIZE`], code first.
 pub const FLASH_BASE: u64 = 0;
-/// GICv3 distributor.
+/// Distributor, of either version.
 pub const GICD_BASE: u64 = 0x0800_0000;
 /// Size of the distributor.
 pub const GICD_SIZE: u64 = 0x1_0000;
+/// GICv2 CPU interface.
+pub const GICC_BASE: u64 = 0x0801_0000;
+/// Size that the CPU interface is said to have; it's two pages of 4 KiB.
+pub const GICC_SIZE: u64 = 0x1_0000;
 /// First redistributor; one for each vCPU follows another.
 pub const GICR_BASE: u64 = 0x080a_0000;
 /// Size of one vCPU's redistributor: RD_base and SGI_base frames.

@@ -1,6 +1,6 @@
 //! The device tree that a domain gets.
 //!
-//! Generated, not copied from the machine: a domain sees the same board, QEMU `virt` with a GICv3, wherever Baton
+//! Generated, not copied from the machine: a domain sees the same board, QEMU `virt` with a GIC of the machine's version, wherever Baton
 //! runs, so the same kernels boot everywhere and nothing of the real board leaks. What a domain doesn't have is
 //! left out, so nothing in the tree is a promise that the emulation doesn't keep: no ITS, but a GICv2m frame, as on that board with a GICv2, and flash only
 //! with firmware in it.
@@ -22,17 +22,18 @@ mod tests;
 
 use crate::devicetree::Region;
 use crate::flash;
+use crate::vgic::Version;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use layout::{
-    CPU_LIMIT, ECAM_BASE, ECAM_SIZE, FLASH_BASE, FW_CFG_BASE, FW_CFG_SIZE, GICD_BASE, GICD_SIZE,
-    GICR_BASE, GICR_SIZE, PCI_INTX_SPI, PCI_IO_BASE, PCI_IO_SIZE, PCI_MEM32_BASE, PCI_MEM32_SIZE,
-    PCI_MEM64_BASE, PCI_MEM64_SIZE, RAM_BASE, RAM_END, RTC_BASE, RTC_SIZE, RTC_SPI,
-    TIMER_HYPERVISOR_PPI, TIMER_PHYSICAL_PPI, TIMER_SECURE_PPI, TIMER_VIRTUAL_PPI, UART_BASE,
-    UART_CLOCK_HZ, UART_SIZE, UART_SPI, V2M_BASE, V2M_SIZE, WATCHDOG_BASE, WATCHDOG_FRAME,
-    WATCHDOG_SPI,
+    CPU_LIMIT, ECAM_BASE, ECAM_SIZE, FLASH_BASE, FW_CFG_BASE, FW_CFG_SIZE, GICC_BASE, GICC_SIZE,
+    GICD_BASE, GICD_SIZE, GICR_BASE, GICR_SIZE, PCI_INTX_SPI, PCI_IO_BASE, PCI_IO_SIZE,
+    PCI_MEM32_BASE, PCI_MEM32_SIZE, PCI_MEM64_BASE, PCI_MEM64_SIZE, RAM_BASE, RAM_END, RTC_BASE,
+    RTC_SIZE, RTC_SPI, TIMER_HYPERVISOR_PPI, TIMER_PHYSICAL_PPI, TIMER_SECURE_PPI,
+    TIMER_VIRTUAL_PPI, UART_BASE, UART_CLOCK_HZ, UART_SIZE, UART_SPI, V2M_BASE, V2M_SIZE,
+    WATCHDOG_BASE, WATCHDOG_FRAME, WATCHDOG_SPI,
 };
 use vm_fdt::FdtWriter;
 
@@ -48,6 +49,8 @@ const LEVEL_HIGH: u32 = 4;
 pub struct GuestTree<'a> {
     /// Size of RAM in bytes; it begins at [`layout::RAM_BASE`].
     pub memory: u64,
+    /// Version of the interrupt controller.
+    pub gic: Version,
     /// Number of vCPUs, 1 to 8; vCPU n has MPIDR Aff0 = n.
     pub cpus: u32,
     /// Whether there is a PL011.
@@ -137,8 +140,8 @@ pub fn build(guest: &GuestTree<'_>) -> Result<Vec<u8>, Error> {
     fdt.end_node(memory)?;
     cpus(&mut fdt, guest.cpus)?;
     psci(&mut fdt)?;
-    timer(&mut fdt)?;
-    gic(&mut fdt, guest.cpus)?;
+    timer(&mut fdt, guest)?;
+    gic(&mut fdt, guest)?;
     clock(&mut fdt)?;
     if guest.uart {
         uart(&mut fdt)?;
@@ -205,7 +208,7 @@ fn psci(fdt: &mut FdtWriter) -> Result<(), Error> {
     Ok(fdt.end_node(node)?)
 }
 
-fn timer(fdt: &mut FdtWriter) -> Result<(), Error> {
+fn timer(fdt: &mut FdtWriter, guest: &GuestTree<'_>) -> Result<(), Error> {
     let node = fdt.begin_node("timer")?;
     fdt.property_string("compatible", "arm,armv8-timer")?;
     let ppis = [
@@ -214,27 +217,40 @@ fn timer(fdt: &mut FdtWriter) -> Result<(), Error> {
         TIMER_VIRTUAL_PPI,
         TIMER_HYPERVISOR_PPI,
     ];
-    let cells: Vec<u32> = ppis
-        .iter()
-        .flat_map(|ppi| [PPI, *ppi, LEVEL_HIGH])
-        .collect();
+    // A GICv2's specifier says whose they are, too (bits 15:8).
+    let flags = match guest.gic {
+        Version::V2 => LEVEL_HIGH | (!u32::MAX.wrapping_shl(guest.cpus) & 0xff) << 8,
+        Version::V3 => LEVEL_HIGH,
+    };
+    let cells: Vec<u32> = ppis.iter().flat_map(|ppi| [PPI, *ppi, flags]).collect();
     fdt.property_array_u32("interrupts", &cells)?;
     // It counts while the vCPU idles, so Linux needs no other tick for that.
     fdt.property_null("always-on")?;
     Ok(fdt.end_node(node)?)
 }
 
-fn gic(fdt: &mut FdtWriter, cpus: u32) -> Result<(), Error> {
+fn gic(fdt: &mut FdtWriter, guest: &GuestTree<'_>) -> Result<(), Error> {
     let node = fdt.begin_node(&format!("intc@{GICD_BASE:x}"))?;
-    fdt.property_string("compatible", "arm,gic-v3")?;
+    let compatible = match guest.gic {
+        Version::V2 => "arm,cortex-a15-gic",
+        Version::V3 => "arm,gic-v3",
+    };
+    fdt.property_string("compatible", compatible)?;
     fdt.property_null("interrupt-controller")?;
     fdt.property_u32("#interrupt-cells", 3)?;
     fdt.property_u32("#address-cells", 2)?;
     fdt.property_u32("#size-cells", 2)?;
     fdt.property_null("ranges")?;
-    fdt.property_u32("#redistributor-regions", 1)?;
-    let redistributors = GICR_SIZE.saturating_mul(u64::from(cpus));
-    fdt.property_array_u64("reg", &[GICD_BASE, GICD_SIZE, GICR_BASE, redistributors])?;
+    match guest.gic {
+        Version::V2 => {
+            fdt.property_array_u64("reg", &[GICD_BASE, GICD_SIZE, GICC_BASE, GICC_SIZE])?;
+        }
+        Version::V3 => {
+            fdt.property_u32("#redistributor-regions", 1)?;
+            let redistributors = GICR_SIZE.saturating_mul(u64::from(guest.cpus));
+            fdt.property_array_u64("reg", &[GICD_BASE, GICD_SIZE, GICR_BASE, redistributors])?;
+        }
+    }
     fdt.property_phandle(PHANDLE_GIC)?;
     let frame = fdt.begin_node(&format!("v2m@{V2M_BASE:x}"))?;
     fdt.property_string("compatible", "arm,gic-v2m-frame")?;

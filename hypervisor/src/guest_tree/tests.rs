@@ -5,7 +5,7 @@ use super::*;
 use crate::config::Machine;
 use crate::config::PciFunction;
 use crate::config::machine::{Conduit, Gic, WindowKind};
-use crate::devicetree::tests::QEMU_GICV3;
+use crate::devicetree::tests::{QEMU_GICV2, QEMU_GICV3};
 use crate::devicetree::{Node, Tree};
 use alloc::string::ToString;
 use alloc::vec;
@@ -15,6 +15,7 @@ fn full() -> GuestTree<'static> {
     GuestTree {
         memory: 256 << 20,
         cpus: 2,
+        gic: Version::V3,
         uart: true,
         flash: true,
         pci: true,
@@ -103,6 +104,15 @@ fn the_machine_reads_as_the_layout_says() {
 /// Every node that we write is in QEMU's tree too, and every property that we write has QEMU's value, but for those here.
 #[test]
 fn nothing_differs_from_qemu_but_what_must() {
+    compare(Version::V3, QEMU_GICV3);
+}
+
+#[test]
+fn nothing_differs_from_qemu_with_a_gicv2() {
+    compare(Version::V2, QEMU_GICV2);
+}
+
+fn compare(gic: Version, qemu: &[u8]) {
     let differs = [
         ("/", "interrupt-parent"),
         ("/chosen", ""),
@@ -120,8 +130,8 @@ fn nothing_differs_from_qemu_but_what_must() {
         // To the frame in place of the ITS.
         ("/pcie@10000000", "msi-map"),
     ];
-    let blob = build(&full()).unwrap();
-    let (ours, qemu) = (Tree::new(&blob).unwrap(), Tree::new(QEMU_GICV3).unwrap());
+    let blob = build(&GuestTree { gic, ..full() }).unwrap();
+    let (ours, qemu) = (Tree::new(&blob).unwrap(), Tree::new(qemu).unwrap());
     for node in ours.nodes() {
         let path = node.path();
         // What QEMU hasn't, or not with a GICv3.

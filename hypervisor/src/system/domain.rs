@@ -389,7 +389,11 @@ impl Domain {
                 table: None,
                 vttbr: 0,
             }),
-            vgic: Mutex::new(Vgic::new(config.cpus as usize, layout::SPIS as usize)),
+            vgic: Mutex::new(Vgic::of(
+                arch::gic::version(),
+                config.cpus as usize,
+                layout::SPIS as usize,
+            )),
             config,
         }
     }

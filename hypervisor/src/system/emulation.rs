@@ -16,12 +16,13 @@ use super::domain::Domain;
 use super::schedule::{self, Member};
 use super::{console, devices};
 use crate::arch::context::{self, Quick, Registers};
+use crate::arch::gic;
 use coproc_core::register::Width;
 use hypervisor::guest_tree::layout;
 use hypervisor::physical_timer;
 use hypervisor::trap::identification;
 use hypervisor::trap::syndrome::{self, encoding};
-use hypervisor::vgic::Kicks;
+use hypervisor::vgic::{Kicks, Version};
 use hypervisor::vpl011::Vpl011;
 
 /// X0 to X18 and X30 are restored by the vectors in any case; 31 is the zero register.
@@ -79,7 +80,7 @@ fn device(domain: &Domain, address: u64, width: Width) -> Option<Device> {
     }
     let redistributor = address.wrapping_sub(layout::GICR_BASE);
     let frame = (redistributor / layout::GICR_SIZE) as usize;
-    if frame < domain.vcpus.len() {
+    if frame < domain.vcpus.len() && gic::version() == Version::V3 {
         let offset = redistributor % layout::GICR_SIZE;
         return Some(Device::Redistributor { frame, offset });
     }
@@ -92,7 +93,8 @@ const SGI_FRAME: u64 = 0x1_0000;
 /// ISPENDR to ICACTIVER, of the distributor and of the SGI frame: they tell or change what list registers hold.
 #[inline(always)]
 const fn is_state(offset: u64) -> bool {
-    matches!(offset & !0x1ff, 0x200)
+    // 0x200 to 0x3ff; with them a GICv2's SPENDSGIR and a few that don't matter, since one bit is the cheapest question.
+    offset & 0x200 != 0 && offset < 0x1000
 }
 
 /// The loaded vCPU's list registers are taken back before what they may hold is looked at.
@@ -272,7 +274,10 @@ fn other_register(member: Member, registers: &mut Registers, esr: u64) -> bool {
         (name, true) if name >> 14 == DEBUG => registers.set(access.register, 0),
         (name, false) if name >> 14 == DEBUG => {}
         (name, true) if identification::is_identification(name) => {
-            let shown = identification::shown(name, context::identification(name));
+            let mut shown = identification::shown(name, context::identification(name));
+            if gic::version() == Version::V2 {
+                shown = identification::without_gic_registers(name, shown);
+            }
             registers.set(access.register, shown);
         }
         _ => return false,

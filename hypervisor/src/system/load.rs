@@ -12,7 +12,7 @@ use super::schedule;
 use super::sharing::{Instance, Link};
 use super::tables::TableFrames;
 use super::{FRAMES, console, shared_memory};
-use crate::arch::{context, memory, timer};
+use crate::arch::{context, gic, memory, timer};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -32,6 +32,7 @@ use hypervisor::vpl011::Vpl011;
 use platforms::translation::{Stage2Attributes, TranslationTable};
 use spin::Mutex;
 
+const PAGE: u64 = 0x1000;
 const BLOCK: u64 = 0x20_0000;
 const GIBIBYTE: u64 = 1 << 30;
 /// Bytes scrubbed or copied in a step: what takes no longer than EL2 may go without looking for an interrupt.
@@ -194,6 +195,19 @@ pub fn take(domain: &Domain, vmid: &mut Option<u8>) -> Result<(), Error> {
         let mut stage2 = domain.stage2.lock();
         stage2.vttbr = u64::from(number) << 48 | table.root().get();
         stage2.table = Some(table);
+        // With a GICv2, the domain's CPU interface is the hardware's virtual one. Never in the IOMMU's tables, which are others.
+        for (offset, page) in gic::v2::virtual_interface() {
+            let at = layout::GICC_BASE.saturating_add(offset);
+            stage2
+                .map(at, page, PAGE, Stage2Attributes::DEVICE.encode())
+                .map_err(|error| {
+                    other(
+                        config,
+                        format!("stage 2: {error}"),
+                        "memory for translation tables",
+                    )
+                })?;
+        }
     }
     if config.firmware {
         let size = file(&config.kernel)?.len() as u64;
@@ -424,6 +438,7 @@ impl Images {
 fn tree(config: &DomainConfig, initrd: Option<Region>) -> Result<Vec<u8>, Error> {
     guest_tree::build(&GuestTree {
         memory: config.memory,
+        gic: gic::version(),
         cpus: config.cpus,
         uart: config.vpl011,
         flash: config.firmware,
@@ -510,7 +525,7 @@ pub fn reset(domain: &Domain, images: &Images) {
         domain.alarm.store(u64::MAX, Ordering::SeqCst);
     }
     let mut vgic = domain.vgic.lock();
-    *vgic = Vgic::new(domain.vcpus.len(), layout::SPIS as usize);
+    *vgic = Vgic::of(gic::version(), domain.vcpus.len(), layout::SPIS as usize);
     for vcpu in &domain.vcpus {
         *vcpu.lists.lock() = ListRegisters::new(context::list_register_count());
     }

@@ -222,6 +222,7 @@ fn start_pools(configuration: &Configuration, running: &[Option<usize>]) {
 /// The other CPUs come here.
 pub fn secondary(index: usize) -> ! {
     timer::initialise();
+    gic::announce(cpu::current().affinity.load(Ordering::Relaxed));
     ONLINE.fetch_or(1 << index, Ordering::SeqCst);
     // Until the boot CPU has made the system; it takes a moment, once.
     while ONLINE.load(Ordering::SeqCst) & 1 << 31 == 0 {
@@ -368,11 +369,6 @@ fn take_memory(
 }
 
 fn start_gic(machine: &Machine) -> gic::Gic {
-    let Gic::V3(found) = &machine.gic else {
-        fatal(format_args!(
-            "the interrupt controller is a GICv2, which is not built yet; expected a GICv3"
-        ));
-    };
     let map =
         |region: &Region| match mmu::map_device(HostPhysical::new(region.address), region.size) {
             Ok(region) => region,
@@ -381,8 +377,22 @@ fn start_gic(machine: &Machine) -> gic::Gic {
                 region.address
             )),
         };
-    let redistributors: ArrayVec<_, 8> = found.redistributors.iter().take(8).map(map).collect();
-    let mut gic = gic::Gic::new(map(&found.distributor), redistributors);
+    let mut gic = match &machine.gic {
+        Gic::V3(found) => {
+            let redistributors: ArrayVec<_, 8> =
+                found.redistributors.iter().take(8).map(map).collect();
+            gic::Gic::v3(map(&found.distributor), redistributors)
+        }
+        Gic::V2(found) => {
+            let Region { address, size } = found.virtual_cpu_interface;
+            gic::Gic::v2(gic::v2::Parts {
+                distributor: map(&found.distributor),
+                cpu_interface: map(&found.cpu_interface),
+                hypervisor_interface: map(&found.hypervisor_interface),
+                virtual_interface: (HostPhysical::new(address), size),
+            })
+        }
+    };
     gic.initialise();
     interrupts::identify(
         machine.timer.hypervisor.intid.0,

@@ -45,6 +45,15 @@ pub const fn shown(name: u32, hardware: u64) -> u64 {
     }
 }
 
+/// What a domain with a GICv2 reads instead of this: no system registers of the GIC.
+pub const fn without_gic_registers(name: u32, shown: u64) -> u64 {
+    const PFR0: u32 = encoding(3, 0, 0, 4, 0);
+    match name {
+        PFR0 => shown & !field(24, 4),
+        _ => shown,
+    }
+}
+
 const fn field(low: u32, bits: u32) -> u64 {
     (1u64.wrapping_shl(bits)).wrapping_sub(1).wrapping_shl(low)
 }
@@ -68,6 +77,9 @@ mod tests {
             0xf,
             "the GIC's system registers stay"
         );
+        let pfr0 = encoding(3, 0, 0, 4, 0);
+        assert_eq!(without_gic_registers(pfr0, all), all & !(0xf << 24));
+        assert_eq!(without_gic_registers(pfr0 + 1, all), all);
         assert_eq!(shown(encoding(3, 0, 0, 4, 1), all) >> 8 & 0xf, 0, "MTE");
         assert_eq!(
             shown(encoding(3, 0, 0, 6, 1), all) >> 4 & 0xff,

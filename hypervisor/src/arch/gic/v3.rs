@@ -1,32 +1,19 @@
-//! The physical GICv3.
+//! GICv3: system registers, and the `arm-gic` crate for the rest.
 //!
 //! The `arm-gic` crate drives distributor and redistributors; the CPU interface runs with split priority drop and
 //! deactivation (ICC_CTLR_EL1.EOImode = 1), since a hardware-linked interrupt stays active until the *guest* deactivates it.
 
-use super::mmio::Region;
-use super::registers::{dsb_ishst, isb, read, write};
+use super::{GicError, KICK, PRIORITY};
+use crate::arch::mmio::Region;
+use crate::arch::registers::{dsb_ishst, isb, read, write};
 use arm_gic::gicv3::registers::{Gicd, GicrSgi};
 use arm_gic::gicv3::{GicDistributor, GicRedistributor, Group, SgiTarget, SgiTargetGroup};
 use arm_gic::{IntId, InterruptGroup, Trigger};
 use core::ptr::NonNull;
 use safe_mmio::UniqueMmioPointer;
 
-/// Interrupts that CPUs send each other: look at your run queue and your vCPU's virtual interrupts.
-pub const KICK: u32 = 0;
 /// Bytes of one redistributor: control and SGI frames (GICv3).
 const REDISTRIBUTOR: u64 = 0x2_0000;
-const PRIORITY: u8 = 0x80;
-
-/// Why the GIC can't be used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum GicError {
-    /// No redistributor claims this CPU.
-    #[error("no redistributor found for CPU affinity {0:#x}")]
-    NoRedistributor(u64),
-    /// The interrupt doesn't exist.
-    #[error("interrupt {0} does not exist")]
-    NoInterrupt(u32),
-}
 
 /// The distributor and where the redistributors are.
 pub struct Gic {
