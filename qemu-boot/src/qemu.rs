@@ -1,6 +1,6 @@
 //! QEMU's command lines, in one place.
 //!
-//! Two machines are known: Baton at EL2 with GICv3 and SMMUv3, and the same board with Linux booted
+//! Two machines are known: Baton at EL2 with SMMUv3, and the same board with Linux booted
 //! directly (`native`), against which the demo proves that driver and device are untouched. The console
 //! is QEMU's standard input and output; there is no monitor, network or display.
 
@@ -164,9 +164,10 @@ fn machine(scenario: &Scenario, more: &str) -> Command {
     command
         .arg("-M")
         .arg(format!(
-            "virt,virtualization=on,gic-version=3,iommu=smmuv3{more}"
+            "virt,virtualization=on,gic-version={},iommu=smmuv3{more}",
+            scenario.gic
         ))
-        .args(["-cpu", "cortex-a57"])
+        .args(["-cpu", &scenario.cpu])
         .args(["-smp", &scenario.cpus.to_string()])
         .args(["-m", &scenario.memory_mib.to_string()])
         .args(["-display", "none", "-nic", "none"]);

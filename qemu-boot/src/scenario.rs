@@ -20,6 +20,10 @@ pub struct Scenario {
     pub memory_mib: u32,
     /// The machine's CPUs.
     pub cpus: u32,
+    /// What they are, as QEMU names it.
+    pub cpu: String,
+    /// Version of the interrupt controller, 2 or 3.
+    pub gic: u32,
     /// Number of `edu` devices, in PCI slots 1, 2, ….
     pub edu_devices: u32,
     /// The shared coprocessors.
@@ -205,6 +209,8 @@ impl Scenario {
             name: name.to_owned(),
             memory_mib: 3072,
             cpus: 2,
+            cpu: "cortex-a57".to_owned(),
+            gic: 3,
             edu_devices: 0,
             coprocs: Vec::new(),
             domains: Vec::new(),

@@ -10,6 +10,7 @@ mod hostile;
 mod isolation;
 mod lifecycle;
 mod live;
+mod machines;
 mod many;
 mod messages;
 mod pools;

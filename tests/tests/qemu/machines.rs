@@ -1,0 +1,147 @@
+//! Machines other than the usual one: the same images and the same configuration, another interrupt controller, other CPUs, more or
+//! fewer of them, other amounts of memory.
+
+use anyhow::Result;
+use baton_tests::{LIMIT, Machine, PATIENCE, assert_books, number};
+use qemu_boot::{CoprocSpec, DomainSpec, Scenario};
+
+use crate::workload;
+
+/// What of a machine differs.
+struct Board {
+    name: &'static str,
+    gic: u32,
+    cpu: &'static str,
+    cpus: u32,
+    memory_mib: u32,
+}
+
+impl Board {
+    /// A machine of this kind with an edu, which these domains share: vCPUs' CPUs, memory in MiB, and more options.
+    fn scenario(&self, domains: &[(&[u32], u64, &str)]) -> Scenario {
+        let mut scenario = Scenario::new(self.name);
+        scenario.gic = self.gic;
+        scenario.cpu = self.cpu.to_owned();
+        scenario.cpus = self.cpus;
+        scenario.memory_mib = self.memory_mib;
+        scenario.edu_devices = 1;
+        scenario.coprocs.push(CoprocSpec::edu(1));
+        for ((affinity, memory, options), number) in domains.iter().zip(1..) {
+            // Not quiet: the kernel's own line is what counts.
+            let bootargs = format!("panic=-1 {}", workload(number, options));
+            let mut domain = DomainSpec::linux(0, &bootargs).with_coproc(0);
+            domain.vcpus = affinity.len() as u32;
+            domain.affinity = affinity.to_vec();
+            domain.memory_kib = memory << 10;
+            scenario.domains.push(domain);
+        }
+        scenario
+    }
+}
+
+/// Waits until the domain's kernel has all its vCPUs.
+fn has_cpus(machine: &Machine, domain: &str, count: usize) -> Result<()> {
+    let line = match count {
+        1 => "Brought up 1 node, 1 CPU".to_owned(),
+        _ => format!("Brought up 1 node, {count} CPUs"),
+    };
+    machine.wait_domain(domain, "all its CPUs", PATIENCE, |text| {
+        text.contains(&line).then_some(())
+    })
+}
+
+fn works(machine: &Machine, domain: &str, jobs: u64) -> Result<()> {
+    let done = machine.done(domain)?;
+    assert_eq!((number(&done, "jobs"), number(&done, "wrong")), (jobs, 0));
+    assert!(number(&done, "interrupts") > 0, "{done:?}");
+    Ok(())
+}
+
+/// Two domains of two vCPUs each share an edu on a GICv2. Linux's calls to other CPUs are SGIs, whose sender it reads; the device's
+/// and the console's interrupts come by the distributor; timers are hardware-linked.
+#[test]
+fn gicv2_domains_share_a_device() -> Result<()> {
+    let board = Board {
+        name: "gicv2",
+        gic: 2,
+        cpu: "cortex-a57",
+        cpus: 2,
+        memory_mib: 3072,
+    };
+    let machine = Machine::boot(
+        &board.scenario(&[
+            (&[0, 1], 512, "jobs=6 wait=1"),
+            (&[1, 0], 512, "jobs=6 wait=1"),
+        ]),
+        LIMIT,
+    )?;
+    for name in ["d1", "d2"] {
+        has_cpus(&machine, name, 2)?;
+    }
+    for name in ["d1", "d2"] {
+        // Typed, so it comes by the UART's interrupt to Baton and by the domain's to its program.
+        machine.release(name)?;
+    }
+    for name in ["d1", "d2"] {
+        works(&machine, name, 6)?;
+    }
+    assert_books(&machine.query()?);
+    machine.finish()
+}
+
+/// One in-order core and 512 MiB are enough for a domain of 192 MiB.
+#[test]
+fn a_small_machine() -> Result<()> {
+    let board = Board {
+        name: "small-machine",
+        gic: 3,
+        cpu: "cortex-a53",
+        cpus: 1,
+        memory_mib: 512,
+    };
+    let machine = Machine::boot(&board.scenario(&[(&[0], 192, "jobs=2")]), LIMIT)?;
+    works(&machine, "d1", 2)?;
+    machine.finish()
+}
+
+/// Four CPUs of another kind, with a GICv2: each domain has two of them for itself.
+#[test]
+fn four_cpus_with_a_gicv2() -> Result<()> {
+    let board = Board {
+        name: "four-cpus",
+        gic: 2,
+        cpu: "cortex-a72",
+        cpus: 4,
+        memory_mib: 2048,
+    };
+    let machine = Machine::boot(
+        &board.scenario(&[(&[3, 1], 256, "jobs=2"), (&[0, 2], 256, "jobs=2")]),
+        LIMIT,
+    )?;
+    for name in ["d1", "d2"] {
+        has_cpus(&machine, name, 2)?;
+    }
+    for name in ["d1", "d2"] {
+        works(&machine, name, 2)?;
+    }
+    machine.finish()
+}
+
+/// Eight CPUs with every feature that QEMU knows, and 8 GiB: a domain may have a vCPU on each.
+#[test]
+fn a_large_machine() -> Result<()> {
+    let board = Board {
+        name: "large-machine",
+        gic: 3,
+        cpu: "max",
+        cpus: 8,
+        memory_mib: 8192,
+    };
+    let machine = Machine::boot(
+        &board.scenario(&[(&[0, 1, 2, 3, 4, 5, 6, 7], 1024, "jobs=2")]),
+        LIMIT,
+    )?;
+    has_cpus(&machine, "d1", 8)?;
+    works(&machine, "d1", 2)?;
+    machine.finish()
+}
