@@ -10,6 +10,9 @@ pub mod apt;
 pub mod firmware;
 pub mod kernel;
 pub mod packages;
+mod private_apt;
+mod stamp;
+pub mod stress;
 pub mod toolchain;
 pub mod xen;
 

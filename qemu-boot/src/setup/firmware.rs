@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::kernel::PrivateApt;
+use super::private_apt::PrivateApt;
 use super::say;
 use crate::workspace::Workspace;
 
@@ -56,7 +56,7 @@ impl Firmware {
 
 fn fetch(dir: &Path, scratch: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-    let apt = PrivateApt::new(scratch)?;
+    let apt = PrivateApt::new(scratch, None)?;
     say("asking Debian for U-Boot and UEFI (about 5 MB, once)");
     apt.get("apt-get", &["update", "-q"])?;
     for (package, file, name) in FILES {

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
 
-use super::{apt, packages, say};
+use super::private_apt::{PrivateApt, dependency, entries, file_name};
+use super::stamp::Stamp;
+use super::{packages, say};
 use crate::command;
 use crate::workspace::Workspace;
 
@@ -19,8 +20,6 @@ use crate::workspace::Workspace;
 const RECIPE: u32 = 2;
 const METAPACKAGE: &str = "linux-image-arm64";
 const MODULES: [&str; 3] = ["uio", "uio_pci_generic", "sbsa_gwdt"];
-/// The suite whose kernel is taken on a machine that isn't Debian.
-const OTHER_SUITE: &str = "bookworm";
 
 /// A kernel and the modules that demo and tests need.
 #[derive(Clone, Debug)]
@@ -33,12 +32,30 @@ pub struct Kernel {
     pub version: String,
 }
 
-/// What was fetched, written last: without it, or when a size differs, all is fetched again.
-#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
-struct Stamp {
-    recipe: u32,
-    version: String,
-    sizes: Vec<(String, u64)>,
+/// A kernel series that Debian ships, each with the suite that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Series {
+    /// 6.1, Debian 12's.
+    V6_1,
+    /// 6.12, Debian 13's.
+    V6_12,
+}
+
+impl Series {
+    fn suite(self) -> &'static str {
+        match self {
+            Self::V6_1 => "bookworm",
+            Self::V6_12 => "trixie",
+        }
+    }
+
+    /// What versions of it begin with.
+    pub fn version(self) -> &'static str {
+        match self {
+            Self::V6_1 => "6.1.",
+            Self::V6_12 => "6.12.",
+        }
+    }
 }
 
 impl Kernel {
@@ -47,9 +64,34 @@ impl Kernel {
     /// # Errors
     /// If it can't be fetched or isn't what was expected.
     pub fn ensure(workspace: &Workspace) -> Result<Self> {
-        let dir = workspace.target("setup/debian-arm64");
-        if let Some(version) = read_stamp(&dir) {
-            return Ok(Self::at(&dir, version));
+        Self::from_suite(workspace, None)
+    }
+
+    /// The same for a kernel of this series, one process at a time.
+    ///
+    /// # Errors
+    /// If it can't be fetched or isn't what was expected.
+    pub fn of(workspace: &Workspace, series: Series) -> Result<Self> {
+        let _lock = workspace.lock()?;
+        let suite = series.suite();
+        let own = PrivateApt::default_suite()?;
+        let kernel = Self::from_suite(workspace, (suite != own).then_some(suite))?;
+        let start = format!("linux-image-{}", series.version());
+        ensure!(
+            kernel.version.starts_with(&start),
+            "{suite} was expected to have a kernel {}, not {}",
+            series.version(),
+            kernel.version
+        );
+        Ok(kernel)
+    }
+
+    /// `None` stands for the machine's own release.
+    fn from_suite(workspace: &Workspace, suite: Option<&str>) -> Result<Self> {
+        let suffix = suite.map(|suite| format!("-{suite}")).unwrap_or_default();
+        let dir = workspace.target(&format!("setup/debian-arm64{suffix}"));
+        if let Some(stamp) = Stamp::read(&dir, RECIPE, Some(&file_names())) {
+            return Ok(Self::at(&dir, stamp.version));
         }
         if !command::exists("apt-get") || !command::exists("dpkg-deb") {
             bail!(
@@ -59,9 +101,9 @@ impl Kernel {
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         let scratch = workspace.target("setup/scratch");
-        let version = fetch(&dir, &scratch).context("fetching Debian's arm64 kernel")?;
+        let version = fetch(&dir, &scratch, suite).context("fetching Debian's arm64 kernel")?;
         std::fs::remove_dir_all(&scratch).context("removing the scratch directory")?;
-        write_stamp(&dir, &version)?;
+        Stamp::write(&dir, RECIPE, &version, &file_names())?;
         say(&format!("the domains' kernel is {version}"));
         Ok(Self::at(&dir, version))
     }
@@ -85,36 +127,8 @@ fn file_names() -> Vec<String> {
         .collect()
 }
 
-fn sizes(dir: &Path) -> Result<Vec<(String, u64)>> {
-    file_names()
-        .into_iter()
-        .map(|name| {
-            let size = std::fs::metadata(dir.join(&name))
-                .with_context(|| name.clone())?
-                .len();
-            Ok((name, size))
-        })
-        .collect()
-}
-
-fn read_stamp(dir: &Path) -> Option<String> {
-    let stamp: Stamp = serde_json::from_slice(&std::fs::read(dir.join("stamp.json")).ok()?).ok()?;
-    let valid = stamp.recipe == RECIPE && sizes(dir).is_ok_and(|sizes| sizes == stamp.sizes);
-    valid.then_some(stamp.version)
-}
-
-fn write_stamp(dir: &Path, version: &str) -> Result<()> {
-    let stamp = Stamp {
-        recipe: RECIPE,
-        version: version.to_owned(),
-        sizes: sizes(dir)?,
-    };
-    std::fs::write(dir.join("stamp.json"), serde_json::to_vec_pretty(&stamp)?)
-        .context("writing the stamp")
-}
-
-fn fetch(dir: &Path, scratch: &Path) -> Result<String> {
-    let apt = PrivateApt::new(scratch)?;
+fn fetch(dir: &Path, scratch: &Path, suite: Option<&str>) -> Result<String> {
+    let apt = PrivateApt::new(scratch, suite)?;
     say("asking Debian for its arm64 kernel (about 70 MB, once)");
     apt.get("apt-get", &["update", "-q"])?;
     let depends = apt.depends(METAPACKAGE)?;
@@ -135,124 +149,6 @@ fn fetch(dir: &Path, scratch: &Path) -> Result<String> {
             .context("writing a module")?;
     }
     Ok(version)
-}
-
-/// apt with its own lists and cache for arm64; the user's proxy and keys still apply.
-pub(super) struct PrivateApt {
-    dir: PathBuf,
-}
-
-impl PrivateApt {
-    pub(super) fn new(dir: &Path) -> Result<Self> {
-        let _ = std::fs::remove_dir_all(dir);
-        for part in [
-            "state/lists/partial",
-            "cache/archives/partial",
-            "sources",
-            "preferences",
-        ] {
-            std::fs::create_dir_all(dir.join(part))
-                .with_context(|| format!("making {}", dir.display()))?;
-        }
-        std::fs::write(dir.join("state/status"), "")?;
-        let release = packages::release();
-        let sources = apt::machine_sources()?;
-        // Ubuntu's entries match neither Debian's release names nor its kernel's.
-        let (source, suite) = match apt::find(&sources, &release) {
-            Some(source) if source.uris.contains("debian") => (source.clone(), release.as_str()),
-            _ => {
-                packages::ensure(&[packages::Need::DebianKeys])?;
-                (apt::Source::public(OTHER_SUITE), OTHER_SUITE)
-            }
-        };
-        std::fs::write(
-            dir.join("sources/debian.sources"),
-            source.stanza(suite, Some("arm64")),
-        )?;
-        Ok(Self {
-            dir: dir.to_path_buf(),
-        })
-    }
-
-    /// Fetches a package and unpacks it; gives the directory that stands for `/`, and name and version.
-    pub(super) fn unpack(&self, package: &str) -> Result<(PathBuf, String)> {
-        self.get("apt-get", &["download", "-q", package])?;
-        let files = entries(&self.dir)?;
-        let deb = files
-            .iter()
-            .find(|path| file_name(path).starts_with(&format!("{package}_")))
-            .with_context(|| format!("apt-get left no file of {package}"))?;
-        let tree = self.dir.join("tree").join(package);
-        std::fs::create_dir_all(&tree).context("making the scratch tree")?;
-        command::run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&tree))?;
-        let name = deb
-            .file_stem()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        Ok((tree, name.replace("%3a", ":")))
-    }
-
-    /// The packages that `package` depends on.
-    pub(super) fn depends(&self, package: &str) -> Result<String> {
-        command::output(self.command("apt-cache").args(["depends", package]))
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let path = |below: &str| self.dir.join(below).display().to_string();
-        let mut command = Command::new(program);
-        command
-            .current_dir(&self.dir)
-            .env("DEBIAN_FRONTEND", "noninteractive");
-        for (option, value) in [
-            ("APT::Architecture", "arm64".to_owned()),
-            ("APT::Architectures", "arm64".to_owned()),
-            ("APT::Sandbox::User", "root".to_owned()),
-            ("Acquire::Languages", "none".to_owned()),
-            ("Acquire::Retries", "3".to_owned()),
-            (
-                "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled",
-                "false".to_owned(),
-            ),
-            ("Dir::Etc::sourcelist", "/dev/null".to_owned()),
-            ("Dir::Etc::sourceparts", path("sources")),
-            ("Dir::Etc::preferences", "/dev/null".to_owned()),
-            ("Dir::Etc::preferencesparts", path("preferences")),
-            ("Dir::State", path("state")),
-            ("Dir::State::status", path("state/status")),
-            ("Dir::Cache", path("cache")),
-        ] {
-            command.arg("-o").arg(format!("{option}={value}"));
-        }
-        command
-    }
-
-    pub(super) fn get(&self, program: &str, arguments: &[&str]) -> Result<()> {
-        command::run(self.command(program).args(arguments))
-    }
-}
-
-/// What begins with `prefix` of what `apt-cache depends` names.
-pub(super) fn dependency(depends: &str, prefix: &str) -> Option<String> {
-    depends
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|name| name.starts_with(prefix))
-        .map(str::to_owned)
-}
-
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths = std::fs::read_dir(dir)
-        .with_context(|| format!("reading {}", dir.display()))?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<Vec<_>>>()?;
-    paths.sort();
-    Ok(paths)
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
 }
 
 /// Newer Debian compresses modules and keeps them below `/usr`.
@@ -316,22 +212,6 @@ mod tests {
         );
         let none = "linux-image-arm64\n  Suggests: linux-image-x\n";
         assert_eq!(dependency(none, "linux-image-"), None);
-    }
-
-    #[test]
-    fn a_stamp_holds_only_while_the_files_are_as_written() {
-        let dir = std::env::temp_dir().join(format!("baton-stamp-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        assert_eq!(read_stamp(&dir), None);
-        for name in file_names() {
-            std::fs::write(dir.join(name), "12345").unwrap();
-        }
-        assert_eq!(read_stamp(&dir), None);
-        write_stamp(&dir, "v1").unwrap();
-        assert_eq!(read_stamp(&dir).as_deref(), Some("v1"));
-        std::fs::write(dir.join("uio.ko"), "1234").unwrap();
-        assert_eq!(read_stamp(&dir), None);
-        std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::kernel::{PrivateApt, dependency};
+use super::private_apt::{PrivateApt, dependency};
 use super::say;
 use crate::workspace::Workspace;
 
@@ -43,7 +43,7 @@ impl Xen {
 
 fn fetch(dir: &Path, scratch: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-    let apt = PrivateApt::new(scratch)?;
+    let apt = PrivateApt::new(scratch, None)?;
     say("asking Debian for Xen, to measure against (less than 1 MB, once)");
     apt.get("apt-get", &["update", "-q"])?;
     let depends = apt.depends(METAPACKAGE)?;
