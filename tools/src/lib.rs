@@ -11,6 +11,7 @@
 pub mod edu;
 pub mod firmware;
 pub mod job;
+pub mod kernel_log;
 pub mod machine;
 #[cfg(test)]
 mod model;
@@ -20,3 +21,4 @@ pub mod options;
 pub mod os;
 pub mod random;
 pub mod report;
+pub mod stress;
