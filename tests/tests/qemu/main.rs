@@ -9,6 +9,7 @@ mod firmware;
 mod hostile;
 mod isolation;
 mod lifecycle;
+mod linux;
 mod live;
 mod machines;
 mod many;
