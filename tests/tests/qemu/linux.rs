@@ -90,6 +90,11 @@ fn debian_6_1_boots_on_any_number_of_vcpus_and_hotplugs_them() -> Result<()> {
     boots_and_hotplugs("linux-6.1", Series::V6_1)
 }
 
+#[test]
+fn debian_6_12_boots_on_any_number_of_vcpus_and_hotplugs_them() -> Result<()> {
+    boots_and_hotplugs("linux-6.12", Series::V6_12)
+}
+
 /// Two domains, of two vCPUs each, run Debian's `stress-ng` and `cyclictest` on the same two CPUs for a minute: every
 /// class gets on, everything that it verifies is right, every timer comes, and neither kernel complains.
 #[test]
