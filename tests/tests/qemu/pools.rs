@@ -68,7 +68,8 @@ fn parts(machine: &Machine, time: Duration) -> Result<Vec<f64>> {
 fn assert_parts(found: &[f64], expected: &[f64], when: &str) {
     eprintln!("{when}: {found:.4?}, expected {expected:.4?}");
     for (found, expected) in found.iter().zip(expected) {
-        assert!((found - expected).abs() <= 0.02, "{when}");
+        // Found: up to 3 points. The emulator runs one CPU at a time, for spans as long as a turn, and both are charged for them.
+        assert!((found - expected).abs() <= 0.05, "{when}");
     }
 }
 
@@ -184,6 +185,8 @@ fn shares_of_a_coproc_hold_while_vcpus_starve() -> Result<()> {
     let mut scenario = Scenario::firmware("pool-starved", 2, &ramdisk, &[options, options]);
     scenario.coprocs[0].scheduler = "weighted".to_owned();
     scenario.domains.push(hog("pool-starved")?);
+    // As above: what the emulator's threads wait for on a busy host is nobody's share.
+    scenario.qemu_args = ["-icount", "shift=0,sleep=off"].map(str::to_owned).to_vec();
     let machine = Machine::boot(&scenario, LIMIT)?;
     for name in ["d1", "d2"] {
         machine.wait_domain(name, "its firmware", PATIENCE, |text| {
