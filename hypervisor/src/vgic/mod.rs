@@ -1,7 +1,7 @@
 //! The virtual GIC of a domain: distributor, redistributors, SGIs, list registers.
 //!
 //! A domain gets the version that the machine has. Both share all state and the way to and from list registers; what only
-//! GICv2 has is in [`v2`]. The rest of this page speaks of GICv3.
+//! GICv2 has is in `v2`. The rest of this page speaks of GICv3.
 //!
 //! It follows the Arm GIC Architecture Specification, GICv3 and v4 (Arm IHI 0069H). What the
 //! guest sees is the smallest GICv3 that stock systems run on: affinity routing only

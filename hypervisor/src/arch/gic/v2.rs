@@ -308,6 +308,7 @@ pub fn set_interface_control(maintenance: Maintenance) {
 }
 
 /// Switches the virtual CPU interface off, for good.
+#[cfg(feature = "fw-core")]
 pub fn disable_interface() {
     write(GICH_HCR, 0);
 }
