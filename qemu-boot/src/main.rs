@@ -47,6 +47,9 @@ enum Task {
     Test {
         /// Only tests whose name contains this
         filter: Option<String>,
+        /// Also those that take minutes and are left out otherwise
+        #[arg(long)]
+        long: bool,
     },
     /// Checks formatting, lints and documentation, with warnings as errors
     Lint,
@@ -174,7 +177,7 @@ fn run(task: &Task) -> Result<()> {
         }
         Task::Bench { json, twice } => measure(&workspace, *json, *twice),
         Task::Sim(options) => simulate(&workspace, options),
-        Task::Test { filter } => test(&workspace, filter.as_deref()),
+        Task::Test { filter, long } => test(&workspace, filter.as_deref(), *long),
         Task::Lint => lint(&workspace),
     }
 }
@@ -289,13 +292,16 @@ fn simulate(workspace: &Workspace, options: &Sim) -> Result<()> {
 }
 
 /// Runs all tests of the workspace and sums them up.
-fn test(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
+fn test(workspace: &Workspace, filter: Option<&str>, long: bool) -> Result<()> {
     let started = Instant::now();
     Artifacts::prepare(workspace)?;
     let mut tests = cargo(workspace);
     tests
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(filter);
+    if long {
+        tests.args(["--", "--include-ignored"]);
+    }
     eprintln!("test: {}", command::shown(&tests));
     let mut child = tests
         .stdin(Stdio::null())

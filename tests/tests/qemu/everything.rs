@@ -11,7 +11,7 @@ use qemu_boot::{Artifacts, DomainSpec, Scenario};
 use crate::workload;
 
 /// How long the domains work.
-const SECONDS: u64 = 75;
+const SECONDS: u64 = 60;
 /// The coproc under each algorithm; the last one is the firmware core.
 const SCHEDULERS: [&str; 4] = ["rr", "priority", "reservation", "weighted"];
 const EDU_SHARED: usize = 0;

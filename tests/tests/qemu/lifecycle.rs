@@ -100,6 +100,7 @@ fn memory(machine: &Machine) -> Result<Record> {
 
 /// A domain with a vcoproc is created and destroyed a thousand times, and nothing is missing afterwards.
 #[test]
+#[ignore = "takes minutes: cargo xtask test --long"]
 fn a_thousand_rounds_leave_nothing_behind() -> Result<()> {
     let mut scenario = Scenario::new("rounds");
     scenario.edu_devices = 1;

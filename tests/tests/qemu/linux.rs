@@ -98,6 +98,7 @@ fn debian_6_12_boots_on_any_number_of_vcpus_and_hotplugs_them() -> Result<()> {
 /// Two domains, of two vCPUs each, run Debian's `stress-ng` and `cyclictest` on the same two CPUs for a minute: every
 /// class gets on, everything that it verifies is right, every timer comes, and neither kernel complains.
 #[test]
+#[ignore = "takes minutes: cargo xtask test --long"]
 fn two_domains_under_stress_for_a_minute_have_nothing_to_complain_about() -> Result<()> {
     let options = format!("check.stress={STRESS_SECONDS}");
     let scenario = domains("linux-stress", Series::V6_1, &[2, 2], &options)?;

@@ -75,6 +75,7 @@ fn assert_parts(found: &[f64], expected: &[f64], when: &str) {
 
 /// Four domains that never sleep on two CPUs: shares by weight, by reservation, and with affinities, changed while they run.
 #[test]
+#[ignore = "takes minutes: cargo xtask test --long"]
 fn shares_of_the_cpus_follow_what_is_asked_and_algorithms_are_exchanged_live() -> Result<()> {
     let mut scenario = Scenario::new("pool-shares");
     let weights = [1, 2, 2, 3];
@@ -136,6 +137,7 @@ fn shares_of_the_cpus_follow_what_is_asked_and_algorithms_are_exchanged_live() -
 
 /// Eight domains of two vCPUs each on two CPUs: all kernels bring up both, all do their jobs, while algorithms are exchanged under them.
 #[test]
+#[ignore = "takes minutes: cargo xtask test --long"]
 fn eight_domains_of_two_vcpus_work_on_two_cpus() -> Result<()> {
     let mut scenario = Scenario::new("pool-eight");
     scenario.edu_devices = 1;
