@@ -141,7 +141,7 @@ fn the_clock_tells_the_time_and_the_watchdog_bites() -> Result<()> {
     // Twice its time-out.
     assert!(number(&fed, "fed_s") >= 12, "{fed:?}");
     machine.wait_baton("the end of d1", PATIENCE, |line| {
-        line.contains("d1: its watchdog expired").then_some(())
+        line.contains("d1: crashed (watchdog)").then_some(())
     })?;
     let state = |id: &str, state: &str| (id.to_owned(), state.to_owned());
     assert_eq!(
