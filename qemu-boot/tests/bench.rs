@@ -4,7 +4,6 @@ use qemu_boot::{Artifacts, bench};
 
 /// Measured twice, every row is the same to the last digit, and the rows that need no hypervisor are what they must be.
 #[test]
-#[ignore = "Xen ended one of its runs early, not understood yet: cargo xtask test --long"]
 fn bench_is_deterministic() {
     let artifacts = Artifacts::get().unwrap();
     let peer = bench::peer(artifacts.workspace());
