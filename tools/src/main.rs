@@ -11,7 +11,9 @@
 use baton_tools::edu;
 use baton_tools::modes;
 use baton_tools::options::{Mode, Options};
-use baton_tools::os::{console, function::Function, memory::DmaMemory, real::RealMachine, system};
+use baton_tools::os::{
+    console, function::Function, memory::DmaMemory, opening, real::RealMachine, system,
+};
 use baton_tools::report;
 use std::io;
 use std::panic;
@@ -40,15 +42,7 @@ fn run(options: &mut Options) -> io::Result<()> {
     let (parsed, mistakes) = Options::parse(&system::command_line()?);
     *options = parsed;
     let mode = options.mode.to_string();
-    console::print(&report::start(&options.name, &mode, &system::kernel()));
-    if !mistakes.is_empty() {
-        return Err(io::Error::other(mistakes.join("; ")));
-    }
-    if options.wait {
-        console::print("workload: waiting for a line");
-        let line = console::read_line()?;
-        console::print(&format!("workload: read \"{line}\""));
-    }
+    opening::begin(&options.name, &mode, &mistakes, options.wait)?;
     if options.mode == Mode::Idle {
         console::print("workload: ready");
         return Ok(());

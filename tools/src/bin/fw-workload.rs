@@ -6,7 +6,7 @@
 use baton_tools::firmware::modes;
 use baton_tools::firmware::options::Options;
 use baton_tools::os::{
-    console, function::Function, memory::DmaMemory, real_core::RealCore, system,
+    console, function::Function, memory::DmaMemory, opening, real_core::RealCore, system,
 };
 use baton_tools::report;
 use std::io;
@@ -33,15 +33,7 @@ fn run(options: &mut Options) -> io::Result<()> {
     let (parsed, mistakes) = Options::parse(&system::command_line()?);
     *options = parsed;
     let mode = options.mode.to_string();
-    console::print(&report::start(&options.name, &mode, &system::kernel()));
-    if !mistakes.is_empty() {
-        return Err(io::Error::other(mistakes.join("; ")));
-    }
-    if options.wait {
-        console::print("workload: waiting for a line");
-        let line = console::read_line()?;
-        console::print(&format!("workload: read \"{line}\""));
-    }
+    opening::begin(&options.name, &mode, &mistakes, options.wait)?;
     for module in ["uio", "uio_pci_generic"] {
         system::load_module(module)?;
     }

@@ -4,6 +4,7 @@ pub mod console;
 pub mod function;
 pub mod memory;
 pub mod mmio;
+pub mod opening;
 pub mod real;
 pub mod real_core;
 pub mod system;
