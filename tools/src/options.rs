@@ -127,6 +127,28 @@ pub(crate) fn number(text: &str) -> Option<u64> {
     }
 }
 
+/// An option's value as a number; the error says what was expected.
+pub(crate) fn count(text: &str) -> Result<u64, String> {
+    number(text).ok_or_else(|| "expected a number".to_string())
+}
+
+/// The same as seconds, a century at most: keeps every later sum of times far from overflow.
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+    match count(text) {
+        Ok(seconds @ 0..=3_153_600_000) => Ok(seconds),
+        _ => Err("expected a number of seconds".to_string()),
+    }
+}
+
+/// The same as 0 or 1.
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "0" => Ok(false),
+        "1" => Ok(true),
+        _ => Err("expected 0 or 1".to_string()),
+    }
+}
+
 impl Options {
     /// Reads the options out of a kernel command line; words of others are left alone.
     ///
@@ -154,17 +176,9 @@ impl Options {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let count = || number(value).ok_or_else(|| "expected a number".to_string());
-        let seconds = || match count() {
-            // A century: keeps every later sum of times far from overflow.
-            Ok(seconds @ 0..=3_153_600_000) => Ok(seconds),
-            _ => Err("expected a number of seconds".to_string()),
-        };
-        let switch = || match value {
-            "0" => Ok(false),
-            "1" => Ok(true),
-            _ => Err("expected 0 or 1".to_string()),
-        };
+        let count = || count(value);
+        let seconds = || seconds(value);
+        let switch = || switch(value);
         match key {
             "name" if value.is_empty() => return Err("expected a name".into()),
             "name" => self.name = value.into(),

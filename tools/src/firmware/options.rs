@@ -2,7 +2,7 @@
 //!
 //! They have a prefix of their own, so that one domain can run this program and `edu-workload` side by side.
 
-use crate::options::number;
+use crate::options::{count, seconds, switch};
 use fw_logic::protocol::SLOTS;
 use std::time::Duration;
 
@@ -123,16 +123,9 @@ impl Options {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let count = || number(value).ok_or_else(|| "expected a number".to_string());
-        let seconds = || match count() {
-            Ok(seconds @ 0..=3_153_600_000) => Ok(seconds),
-            _ => Err("expected a number of seconds".to_string()),
-        };
-        let switch = || match value {
-            "0" => Ok(false),
-            "1" => Ok(true),
-            _ => Err("expected 0 or 1".to_string()),
-        };
+        let count = || count(value);
+        let seconds = || seconds(value);
+        let switch = || switch(value);
         let word = || match value
             .bytes()
             .all(|c| c.is_ascii_alphanumeric() || c == b'-')
