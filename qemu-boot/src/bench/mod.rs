@@ -7,7 +7,7 @@
 //!
 //! Five boots of Baton: one domain alone with the shared device, for most rows; two domains on one CPU, where one reads the
 //! registers of the device that the other one has; a domain whose two vCPUs wake each other, on two CPUs and on one; and one that only boots, with
-//! more to copy. Then, as the yardstick, four boots of Debian's Xen with the same guest ([`xen`]).
+//! more to copy. Then, as the yardstick, four boots of Debian's Xen with the same guest (`xen`).
 
 mod rows;
 mod xen;
