@@ -10,6 +10,7 @@
 //!
 //! Nothing here runs on the target, so plain `std` and `anyhow` are right.
 
+pub mod bare;
 pub mod bench;
 pub mod build;
 pub mod command;

@@ -1,7 +1,7 @@
 //! QEMU's command lines, in one place.
 //!
-//! Two machines are known: Baton at EL2 with SMMUv3, and the same board with Linux booted
-//! directly (`native`), against which the demo proves that driver and device are untouched. The console
+//! Baton runs at EL2, with SMMUv3. The same board boots without it, too: Linux (`native`), against which the demo proves that driver
+//! and device are untouched, and a bare-metal guest (`bare`), whose answers a domain's are compared with. The console
 //! is QEMU's standard input and output; there is no monitor, network or display.
 
 use std::ops::Deref;
@@ -81,6 +81,30 @@ impl Qemu {
             .arg(&artifacts.initramfs)
             .args(["-append", bootargs]);
         Self::start(artifacts.workspace(), name, command, limit)
+    }
+
+    /// Boots a bare-metal guest directly, at EL1, with two CPUs, 64 MiB, a GIC of this version and this command line.
+    ///
+    /// # Errors
+    /// If QEMU can't be started.
+    pub fn bare(
+        workspace: &Workspace,
+        name: &str,
+        kernel: &Path,
+        gic: u32,
+        bootargs: &str,
+        limit: Duration,
+    ) -> Result<Self> {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["-M", &format!("virt,gic-version={gic}")])
+            .args(["-cpu", "cortex-a57", "-smp", "2", "-m", "64"])
+            .args(["-display", "none", "-nic", "none", "-no-reboot"])
+            .args(["-serial", "stdio", "-monitor", "none"])
+            .arg("-kernel")
+            .arg(kernel)
+            .args(["-append", bootargs]);
+        Self::start(workspace, name, command, limit)
     }
 
     /// Boots Debian's Xen, on the machine that Baton has: `tree` edits QEMU's own, and says what lies where in RAM.

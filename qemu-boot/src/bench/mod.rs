@@ -21,13 +21,10 @@ use serde::Serialize;
 
 pub use rows::{KNOWN, Known, Run, Unit};
 
+use crate::bare;
 use crate::build::Artifacts;
-use crate::command;
-use crate::image;
 use crate::qemu::Qemu;
 use crate::scenario::{CoprocSpec, DomainSpec, Scenario};
-use crate::setup;
-use crate::setup::toolchain::BARE;
 use crate::setup::xen::Xen;
 use crate::workspace::{Workspace, write_if_changed};
 
@@ -197,27 +194,7 @@ fn copied_instructions(guest: &Path, fast: f64, slow: f64) -> Result<f64> {
 /// # Errors
 /// If it can't be built.
 pub fn guest(workspace: &Workspace) -> Result<PathBuf> {
-    let _lock = workspace.lock()?;
-    let tools = setup::ensure(workspace)?;
-    let mut cargo = tools.toolchain.cargo(workspace, "build", BARE);
-    // The hypervisor's directory, whose dependencies are the same.
-    let dir = workspace.target("hypervisor");
-    cargo
-        .args([
-            "--package",
-            GUEST,
-            "--bin",
-            GUEST,
-            "--release",
-            "--target-dir",
-        ])
-        .arg(&dir);
-    command::run(&mut cargo).context("building the bench guest")?;
-    let elf = dir.join(BARE).join("release").join(GUEST);
-    let bytes = std::fs::read(&elf).with_context(|| format!("reading {}", elf.display()))?;
-    let flat = image::flatten(&bytes).with_context(|| elf.display().to_string())?;
-    let raw = workspace.images()?.join(format!("{GUEST}.img"));
-    write_if_changed(&raw, &flat)?;
+    let raw = bare::guest(workspace, GUEST)?;
     write_if_changed(&raw.with_extension(NONE), b"none")?;
     Ok(raw)
 }

@@ -5,7 +5,7 @@
 
 use crate::exits::{measure, reads};
 use crate::interrupts::{self, Delivery};
-use crate::machine::{ECAM, PCI_INTX, PCI_MEMORY, enable_interrupt, read, write};
+use guest_runtime::machine::{ECAM, PCI_INTX, PCI_MEMORY, enable_interrupt, read, write};
 
 /// Device and vendor id.
 const IDENTITY: u32 = 0x11e8_1234;

@@ -3,8 +3,8 @@
 //! Each loop is the operation, its operands where it destroys them, a decrement and a branch: two or three instructions besides the
 //! operation. They are part of the number, as in the numbers of other hypervisors that these are compared with.
 
-use crate::machine::{gicd, ticks, uart};
 use core::arch::asm;
+use guest_runtime::machine::{gicd, ticks, uart};
 
 /// PSCI_VERSION.
 const VERSION: u64 = 0x8400_0000;

@@ -1,7 +1,7 @@
 //! Delivery of interrupts: from the instruction that causes one to the first of the handler.
 
-use crate::machine::{self, PHYSICAL_TIMER, TIMER, shift_phase, ticks};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use guest_runtime::machine::{self, PHYSICAL_TIMER, TIMER, shift_phase, ticks};
 
 const SPURIOUS: u32 = 1020;
 

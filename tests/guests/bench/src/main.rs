@@ -26,8 +26,6 @@ mod heap;
 #[cfg(target_os = "none")]
 mod interrupts;
 #[cfg(target_os = "none")]
-mod machine;
-#[cfg(target_os = "none")]
 mod messages;
 #[cfg(target_os = "none")]
 mod pair;
@@ -35,8 +33,6 @@ mod pair;
 mod program;
 #[cfg(target_os = "none")]
 mod repoint;
-#[cfg(target_os = "none")]
-mod tree;
 
 /// On a host there is nothing to run.
 #[cfg(not(target_os = "none"))]

@@ -4,9 +4,9 @@
 
 use crate::device::{ACKNOWLEDGE, Device, RAISE, STATUS};
 use crate::interrupts;
-use crate::machine::{self, TIMER, enable_edge, read, ticks, write};
 use core::fmt::Write as _;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use guest_runtime::machine::{self, TIMER, enable_edge, read, ticks, write};
 
 /// The GICv2m frame and its registers.
 const FRAME: u64 = 0x0802_0000;

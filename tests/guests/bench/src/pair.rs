@@ -4,7 +4,7 @@
 //! masked in PSTATE: a pending one ends the WFI and is acknowledged behind it, so no handler is part of the number.
 
 use crate::exits::measure;
-use crate::machine;
+use guest_runtime::machine;
 
 /// The interrupt that says "your turn".
 const TURN: u32 = 2;
@@ -46,7 +46,7 @@ pub fn run(turns: u64) -> Result<u64, &'static str> {
 
 /// The other side.
 #[unsafe(no_mangle)]
-extern "C" fn bench_second() -> ! {
+extern "C" fn guest_second(_context: u64) -> ! {
     prepare();
     loop {
         pass_to(0);

@@ -10,11 +10,12 @@ use core::fmt::Write as _;
 use core::panic::PanicInfo;
 
 use crate::device::Device;
-use crate::machine::{self, Console};
-use crate::tree::Tree;
 use crate::{exits, framework, interrupts, messages, pair, repoint};
+use guest_runtime::machine::{self, Console};
+use guest_runtime::tree::Tree;
 
-core::arch::global_asm!(include_str!("start.S"));
+core::arch::global_asm!(include_str!("../../runtime/src/start.S"));
+core::arch::global_asm!(include_str!("vectors.S"));
 
 /// One tick is 16 instructions, so a row's error is below 0.001 instructions.
 const REPETITIONS: u64 = 20_000;
@@ -133,7 +134,7 @@ fn hold() -> ! {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn bench_main(tree: u64, begun: u64) -> ! {
+extern "C" fn guest_main(tree: u64, begun: u64) -> ! {
     let tree = Tree::at(tree);
     machine::find_devices(&tree);
     machine::start_interrupts();
