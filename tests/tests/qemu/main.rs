@@ -2,6 +2,7 @@
 
 mod boot;
 mod configuration;
+mod conformance;
 mod console;
 mod devices;
 mod everything;

@@ -1,0 +1,53 @@
+//! Which part this machine plays, by the kernel's command line.
+
+use crate::{aborts, delivery, exception, gic, identification, power, registers, report, timer};
+use core::fmt::Write as _;
+use core::panic::PanicInfo;
+use guest_runtime::machine::{self, Console};
+use guest_runtime::tree::Tree;
+
+core::arch::global_asm!(include_str!("../../runtime/src/start.S"));
+core::arch::global_asm!(include_str!("vectors.S"));
+
+fn checks(domain: bool) {
+    gic::write32(gic::GICR + 0x14, 0);
+    exception::write(gic::SRE, 7);
+    registers::run();
+    gic::write32(gic::GICD, 3);
+    power::run(domain);
+    delivery::run();
+    timer::run();
+    identification::run(domain);
+    aborts::run();
+    report::done();
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn guest_main(tree: u64, _begun: u64) -> ! {
+    match Tree::at(tree).word_after(b"conformance=") {
+        Some(b"check") => checks(false),
+        Some(b"domain") => checks(true),
+        _ => {
+            let _ = writeln!(
+                Console,
+                "error: the command line doesn't say which part this is"
+            );
+        }
+    }
+    machine::off()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn guest_lost(esr: u64, elr: u64, far: u64) -> ! {
+    let _ = writeln!(
+        Console,
+        "error: exception at {elr:#x}, ESR {esr:#x}, FAR {far:#x}"
+    );
+    machine::off()
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    let _ = writeln!(Console, "error: {info}");
+    machine::off()
+}

@@ -1,0 +1,208 @@
+//! Distributor and redistributors, register by register.
+
+use crate::gic::*;
+use crate::report::{check, open};
+
+/// A set/clear pair of registers, one word of them.
+fn pair(names: [&str; 3], base: u64, set: u64, clear: u64, bits: u64) {
+    write32(base + clear, 0xffff_ffff & bits);
+    check(names[0], read32(base + set) & bits, 0);
+    write32(base + set, bits);
+    write32(base + set, 0);
+    check(names[1], read32(base + set) & bits, bits);
+    let half = bits & 0x0f0f_0f0f;
+    write32(base + clear, half);
+    check(names[2], read32(base + clear) & bits, bits & !half);
+    write32(base + clear, bits);
+}
+
+fn distributor() {
+    write32(GICD, 0);
+    check("gicd.ctlr.off", read32(GICD) & 0x53, 0x50);
+    write32(GICD, 0x1);
+    check("gicd.ctlr.group0", read32(GICD) & 0x53, 0x51);
+    write32(GICD, 0x3);
+    check("gicd.ctlr.on", read32(GICD) & 0x53, 0x53);
+    check("gicd.ctlr.rwp", read32(GICD) >> 31, 0);
+    let typer = read32(GICD + 4);
+    open("gicd.typer", typer, "implemented INTIDs and features");
+    check("gicd.typer.at-least-96", u64::from(typer & 0x1f >= 2), 1);
+    check(
+        "gicd.typer.idbits-at-least-10",
+        u64::from(typer >> 19 & 0x1f >= 9),
+        1,
+    );
+    write32(GICD + 4, 0);
+    check("gicd.typer.ro", u64::from(read32(GICD + 4) == typer), 1);
+    open("gicd.iidr", read32(GICD + 8), "implementer");
+    check("gicd.pidr2.archrev", read32(GICD + 0xffe8) >> 4 & 0xf, 3);
+    for (name, offset) in [
+        ("gicd.igroupr0", GROUP),
+        ("gicd.isenabler0", SET_ENABLE),
+        ("gicd.icenabler0", CLEAR_ENABLE),
+        ("gicd.ispendr0", SET_PENDING),
+        ("gicd.icpendr0", CLEAR_PENDING),
+        ("gicd.isactiver0", SET_ACTIVE),
+        ("gicd.icactiver0", CLEAR_ACTIVE),
+        ("gicd.ipriorityr0", PRIORITY),
+        ("gicd.ipriorityr7", PRIORITY + 28),
+        ("gicd.icfgr1", CONFIG + 4),
+        ("gicd.isenabler31", SET_ENABLE + 31 * 4),
+        ("gicd.ispendr31", SET_PENDING + 31 * 4),
+        ("gicd.isactiver31", SET_ACTIVE + 31 * 4),
+        ("gicd.itargetsr8", 0x820),
+        ("gicd.igrpmodr2", 0xd08),
+        ("gicd.nsacr2", 0xe08),
+        ("gicd.cpendsgir0", 0xf10),
+        ("gicd.spendsgir0", 0xf20),
+        ("gicd.reserved-14", 0x14),
+        ("gicd.reserved-30", 0x30),
+    ] {
+        write32(GICD + offset, 0xffff_ffff);
+        check(name, read32(GICD + offset), 0);
+    }
+    // Word 2: INTIDs 64 to 95, which nothing drives.
+    let word = 8;
+    let name = ["gicd.enable.reset", "gicd.enable.set", "gicd.enable.clear"];
+    pair(name, GICD + word, SET_ENABLE, CLEAR_ENABLE, 0xffff_ffff);
+    for edge in [0xaaaa_aaaa, 0] {
+        write32(GICD + CONFIG + 16, edge);
+        write32(GICD + CONFIG + 20, edge);
+        check(
+            "gicd.icfgr4",
+            read32(GICD + CONFIG + 16) & 0xaaaa_aaaa,
+            edge,
+        );
+        check(
+            "gicd.icfgr5",
+            read32(GICD + CONFIG + 20) & 0xaaaa_aaaa,
+            edge,
+        );
+        let name = [
+            "gicd.pending.none",
+            "gicd.pending.set",
+            "gicd.pending.clear",
+        ];
+        pair(name, GICD + word, SET_PENDING, CLEAR_PENDING, 0xffff_ffff);
+        let name = ["gicd.active.none", "gicd.active.set", "gicd.active.clear"];
+        pair(name, GICD + word, SET_ACTIVE, CLEAR_ACTIVE, 0xffff_ffff);
+    }
+    for value in [0xffff_ffff, 0x5a5a_a5a5, 0] {
+        write32(GICD + GROUP + word, value);
+        check("gicd.igroupr2", read32(GICD + GROUP + word), value);
+    }
+    let at = GICD + PRIORITY + 64;
+    write32(at, 0xa0c0_4080);
+    check("gicd.priority.word", read32(at), 0xa0c0_4080);
+    check("gicd.priority.byte0", read8(at), 0x80);
+    check("gicd.priority.byte3", read8(at + 3), 0xa0);
+    write8(at + 1, 0x10);
+    check("gicd.priority.one-byte", read32(at), 0xa0c0_1080);
+    write32(at, 0xffff_ffff);
+    open("gicd.priority.bits", read32(at), "number of priority bits");
+    check(
+        "gicd.priority.upper-bits",
+        read32(at) & 0xf0f0_f0f0,
+        0xf0f0_f0f0,
+    );
+    let route = GICD + 0x6000 + 64 * 8;
+    write64(route, 1);
+    check("gicd.irouter.double", read64(route), 1);
+    check("gicd.irouter.low", read32(route), 1);
+    check("gicd.irouter.high", read32(route + 4), 0);
+    write32(route, 0);
+    check("gicd.irouter.word", read64(route), 0);
+    check("gicd.irouter31", read64(GICD + 0x6000 + 31 * 8), 0);
+}
+
+fn redistributors() {
+    check("gicr0.typer", read64(GICR + 8) & 0xffff_ffff_00ff_ff10, 0);
+    let second = GICR + GICR_SIZE;
+    check(
+        "gicr1.typer",
+        read64(second + 8) & 0xffff_ffff_00ff_ff10,
+        0x1_0000_0110,
+    );
+    check("gicr1.typer.low", read32(second + 8) & 0x00ff_ff10, 0x110);
+    check("gicr1.typer.high", read32(second + 12), 1);
+    open("gicr0.typer.features", read32(GICR + 8) & 0xff, "LPIs");
+    check("gicr0.pidr2.archrev", read32(GICR + 0xffe8) >> 4 & 0xf, 3);
+    open("gicr0.iidr", read32(GICR + 4), "implementer");
+    check("gicr0.ctlr.rwp", read32(GICR) & (1 << 3 | 1 << 31), 0);
+    check("gicr1.waker.reset", read32(second + 0x14) & 6, 6);
+    write32(second + 0x14, 0);
+    check("gicr1.waker.awake", read32(second + 0x14) & 6, 0);
+    write32(second + 0x14, 2);
+    check("gicr1.waker.asleep", read32(second + 0x14) & 6, 6);
+    check("gicr0.waker", read32(GICR + 0x14) & 6, 0);
+
+    let name = [
+        "gicr0.enable.none",
+        "gicr0.enable.set",
+        "gicr0.enable.clear",
+    ];
+    pair(name, SGI, SET_ENABLE, CLEAR_ENABLE, 0xffff);
+    let name = [
+        "gicr0.pending.none",
+        "gicr0.pending.set",
+        "gicr0.pending.clear",
+    ];
+    pair(name, SGI, SET_PENDING, CLEAR_PENDING, 0xffff);
+    let name = [
+        "gicr0.active.none",
+        "gicr0.active.set",
+        "gicr0.active.clear",
+    ];
+    pair(name, SGI, SET_ACTIVE, CLEAR_ACTIVE, 0xffff);
+    let name = [
+        "gicr1.enable.none",
+        "gicr1.enable.set",
+        "gicr1.enable.clear",
+    ];
+    pair(name, SGI + GICR_SIZE, SET_ENABLE, CLEAR_ENABLE, 0xffff);
+    let name = [
+        "gicr1.pending.none",
+        "gicr1.pending.set",
+        "gicr1.pending.clear",
+    ];
+    pair(name, SGI + GICR_SIZE, SET_PENDING, CLEAR_PENDING, 0xffff);
+
+    write32(SGI + CONFIG, 0);
+    check(
+        "gicr0.icfgr0.ro",
+        read32(SGI + CONFIG) & 0xaaaa_aaaa,
+        0xaaaa_aaaa,
+    );
+    open(
+        "gicr0.icfgr1",
+        read32(SGI + CONFIG + 4),
+        "which PPIs are level-sensitive",
+    );
+    check("gicr0.igrpmodr0", read32(SGI + 0xd00), 0);
+    check("gicr0.nsacr", read32(SGI + 0xe00), 0);
+    check("gicr0.isenabler1", read32(SGI + SET_ENABLE + 4), 0);
+    check("gicr0.ispendr1", read32(SGI + SET_PENDING + 4), 0);
+    write32(SGI + PRIORITY + 4, 0x2040_6080);
+    check(
+        "gicr0.priority.word",
+        read32(SGI + PRIORITY + 4),
+        0x2040_6080,
+    );
+    write8(SGI + PRIORITY + 5, 0xf0);
+    check(
+        "gicr0.priority.one-byte",
+        read32(SGI + PRIORITY + 4),
+        0x2040_f080,
+    );
+    check("gicr0.priority.byte", read8(SGI + PRIORITY + 5), 0xf0);
+    for value in [0xffff_ffff, 0xffff_a5a5, 0xffff_ffff] {
+        write32(SGI + GROUP, value);
+        check("gicr0.igroupr0", read32(SGI + GROUP), value);
+    }
+}
+
+/// All of them.
+pub fn run() {
+    distributor();
+    redistributors();
+}
