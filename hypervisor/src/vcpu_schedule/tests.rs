@@ -106,6 +106,27 @@ fn a_weight_that_cannot_be_had_shuts_nobody_out_afterwards() {
     );
 }
 
+/// Found by `any_interleaving`, once in half a million cases: a server took the CPU from whoever had just got it, and whoever that was had
+/// lost its place in the queue, each time.
+#[test]
+fn one_that_is_preempted_as_soon_as_its_turn_comes_keeps_its_place() {
+    let mut world = World::new(2, "deadline");
+    let [first, all] = [CpuSet::only(0), CpuSet::ALL];
+    // At home on CPU 0, but on CPU 1 when its next budget comes.
+    world
+        .add(&reserved(5 * MS, 10 * MS, all), Habit::Hog)
+        .unwrap();
+    // These two can't have their weights on what is left of CPU 0, so both lag as far as counts, the heavier one less.
+    let heavier = world.add(&share(4, first), Habit::Hog).unwrap();
+    let lighter = world.add(&share(3, first), Habit::Hog).unwrap();
+    world.weighted(2, Habit::Hog);
+    world.run(3_000 * MS);
+    for who in [heavier, lighter] {
+        let ran = world.vcpus[who].ran;
+        assert!(ran >= 300 * MS, "{who}: {ran}");
+    }
+}
+
 #[test]
 fn a_sleeper_hardly_waits() {
     // It needs 1 % of a CPU, every 10 ms: whoever runs gives way at once.

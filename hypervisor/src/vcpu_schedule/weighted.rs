@@ -7,7 +7,8 @@
 //!   it is ahead of by more than [`GRANULARITY`]. So one that sleeps much and runs little hardly waits, and two that wake
 //!   each other don't exchange the CPU for every microsecond.
 //! - **Weights that can't be had.** A vCPU runs on one CPU at a time; a weight that would give it more than one CPU makes it lag
-//!   behind for ever. How far a lag counts is bounded ([`LAG`]), or it would shut out the others when the set changes.
+//!   behind for ever. How far a lag counts is bounded ([`LAG`]), or it would shut out the others when the set changes. But only once it
+//!   has had a slice since: one that is preempted again and again as soon as its turn comes would lose its place each time, for ever.
 //! - **Alone, no timer.** A turn has an end only while somebody else waits for that CPU.
 //!
 //! **Guarantees.** While the weights can be had, the times that two vCPUs get which both want to run, each divided by its weight, differ by at
@@ -33,6 +34,8 @@ struct Flow {
     tag: Virtual,
     weight: u32,
     affinity: CpuSet,
+    /// What it ran since its lag was last bounded.
+    ran: Duration,
 }
 
 /// Weighted fair sharing.
@@ -96,6 +99,7 @@ impl VcpuAlgorithm for Weighted {
                 tag: self.clock.now(),
                 weight: parameters.share.weight,
                 affinity: parameters.affinity,
+                ran: Duration::ZERO,
             });
         }
         Ok(())
@@ -143,7 +147,10 @@ impl VcpuAlgorithm for Weighted {
         let Some(flow) = self.flow_mut(who) else {
             return;
         };
-        flow.tag = clock.bounded(flow.tag, LAG, flow.weight);
+        if flow.ran >= SLICE {
+            flow.tag = clock.bounded(flow.tag, LAG, flow.weight);
+            flow.ran = Duration::ZERO;
+        }
         let tag = flow.tag;
         self.order = self.order.saturating_add(1);
         self.ready.put(who, (tag, self.order));
@@ -169,6 +176,7 @@ impl VcpuAlgorithm for Weighted {
             return;
         };
         flow.tag = flow.tag.saturating_add(scaled(time, flow.weight));
+        flow.ran = flow.ran.saturating_add(time);
         // One that runs alone has turns without an end; the present goes on as if it had slices.
         let began = flow.tag.saturating_sub(scaled(SLICE, flow.weight));
         self.clock.advance(began);
