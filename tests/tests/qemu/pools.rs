@@ -208,27 +208,33 @@ fn shares_of_a_coproc_hold_while_vcpus_starve() -> Result<()> {
         };
         let cpu = ran(&vcpus(&machine)?);
         let charge = |report: &CoprocReport, name| number(vcoproc(report, name), "charge_ns");
-        let end = poll("three seconds of the core's time", PATIENCE, || {
+        // Under -icount the emulator goes on with one CPU for up to 100 ms at a time, whatever the other one's timer wants, when something is
+        // typed: here, at the queries. Such a slice becomes a debt, which isn't paid yet if the last query made it.
+        let longest = |report: &CoprocReport| {
+            let slices = report.slices.iter();
+            slices
+                .map(|slice| slice.to_ns - slice.from_ns)
+                .max()
+                .unwrap_or(0)
+        };
+        let end = poll("seconds of the core's time", PATIENCE, || {
             let report = machine.query()?;
             let total = charge(&report, "d1") + charge(&report, "d2")
                 - charge(&start, "d1")
                 - charge(&start, "d2");
-            Ok((total >= 3_000_000_000).then_some(report))
+            let enough = total >= 2_000_000_000.max(20 * longest(&report));
+            Ok(enough.then_some(report))
         })?;
         let after = ran(&vcpus(&machine)?);
         let used: Vec<u64> = after.iter().zip(&cpu).map(|(a, b)| a - b).collect();
         let first = charge(&end, "d1") - charge(&start, "d1");
         let second = charge(&end, "d2") - charge(&start, "d2");
         let part = first as f64 / (first + second) as f64;
-        // Under -icount the emulator goes on with one CPU for up to 100 ms, whatever the other one's timer wants, when something is typed:
-        // here, at the queries. That slice becomes a debt, which isn't paid yet if the last query made it.
-        let slices = end.slices.iter().map(|slice| slice.to_ns - slice.from_ns);
-        let longest = slices.max().unwrap_or(0);
-        let tolerance = 0.02 + longest as f64 / (first + second) as f64;
+        let debt = longest(&end) as f64 / (first + second) as f64;
+        let tolerance = 0.02 + debt;
         eprintln!(
-            "{when}: d1 has {part:.4} of the core, the longest slice took {longest} ns; CPU time {used:?} ns"
+            "{when}: d1 has {part:.4} of the core, the longest slice was {debt:.4} of the time; CPU time {used:?} ns"
         );
-        assert!(longest <= 200_000_000, "{when}: {longest} ns");
         assert!((part - 0.75).abs() <= tolerance, "{when}: {part:.4}");
         let all: u64 = used.iter().sum();
         assert!(
