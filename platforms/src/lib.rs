@@ -12,3 +12,4 @@ extern crate std;
 pub mod coproc;
 pub mod iommu;
 pub mod translation;
+pub mod uart;

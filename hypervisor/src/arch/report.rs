@@ -6,18 +6,18 @@
 use super::cpu;
 use super::mmio::Region;
 use super::registers::{read, wait_for_interrupt};
-use coproc_core::register::Width;
 use core::fmt::{self, Write};
+use platforms::uart::Polled;
 use spin::Once;
 
-static CONSOLE: Once<Region> = Once::new();
+static CONSOLE: Once<(Region, Polled)> = Once::new();
 
-/// Tells where reports go: a PL011.
-pub fn use_console(region: Region) {
-    CONSOLE.call_once(|| region);
+/// Tells where reports go, and how.
+pub fn use_console(region: Region, polled: Polled) {
+    CONSOLE.call_once(|| (region, polled));
 }
 
-struct Raw(Region);
+struct Raw(Region, Polled);
 
 impl Write for Raw {
     fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -32,21 +32,15 @@ impl Write for Raw {
 }
 
 impl Raw {
-    fn put(&self, byte: u8) {
-        // UARTFR.TXFF; bounded, since the report must end even if the UART is dead.
-        for _ in 0..1_000_000 {
-            if self.0.read(0x18, Width::Half) & 1 << 5 == 0 {
-                break;
-            }
-        }
-        self.0.write(0, Width::Byte, u64::from(byte));
+    fn put(&mut self, byte: u8) {
+        self.1.send(&mut self.0, byte, 1_000_000);
     }
 }
 
 /// Writes a report to the console at once.
 pub fn emergency(arguments: fmt::Arguments<'_>) {
-    if let Some(region) = CONSOLE.get() {
-        let _ = Raw(*region).write_fmt(arguments);
+    if let Some((region, polled)) = CONSOLE.get() {
+        let _ = Raw(*region, *polled).write_fmt(arguments);
     }
 }
 

@@ -11,25 +11,26 @@
 )]
 
 use super::{management, schedule};
-use crate::arch::uart::Pl011;
 use crate::arch::{cpu, timer};
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use coproc_core::id::DomainId;
 use coproc_core::time::Instant;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hypervisor::console::{Console, Event};
+use platforms::uart::Uart;
 use spin::{Mutex, Once};
 
 /// Bytes of messages that wait; what doesn't fit is lost, and said to be.
 const MESSAGES: usize = 16 << 10;
-/// Bytes given to the UART in one go: its FIFO has 16 or 32.
+/// Bytes given to the UART in one go: its FIFO has 8 to 32.
 const BURST: usize = 64;
 const NEVER: u64 = u64::MAX;
 
 struct Face {
     console: Console,
-    uart: Pl011,
+    uart: Box<dyn Uart>,
     /// A byte that found no room.
     held: Option<u8>,
 }
@@ -90,7 +91,7 @@ pub fn start_log() {
 }
 
 /// Shows everything on this UART.
-pub fn start(uart: Pl011) {
+pub fn start(uart: Box<dyn Uart>) {
     FACE.call_once(|| {
         Mutex::new(Face {
             console: Console::new(),

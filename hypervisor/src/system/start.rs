@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use coproc_core::address::HostPhysical;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use hypervisor::config::machine::{self, EnableMethod, Gic, Machine, PciHost, UartKind};
+use hypervisor::config::machine::{self, EnableMethod, Gic, Machine, PciHost};
 use hypervisor::config::{Configuration, Known, KnownName};
 use hypervisor::devicetree::{Error, Region, Tree};
 use hypervisor::lifecycle::State;
@@ -41,13 +41,14 @@ fn unusable(error: &Error, tree: &Tree<'_>, image: HostPhysical) -> ! {
     let uart = machine::uart::find(tree).ok().flatten();
     // Without RAM: from here on the tree is out of reach.
     if mmu::initialise(image, context::physical_address_bits(), &[]).is_ok()
-        && let Some(uart) = uart.filter(|uart| uart.kind == UartKind::Pl011)
+        && let Some(uart) = uart
+        && let Some(driver) = uart::Driver::of(&uart.compatible)
         && let Ok(region) = mmu::map_device(
             HostPhysical::new(uart.registers.address),
             uart.registers.size,
         )
     {
-        report::use_console(region);
+        report::use_console(region, driver.polled);
     }
     fatal(format_args!("{message}"))
 }
@@ -288,15 +289,15 @@ fn start_console(machine: &Machine) {
     let Some(found) = &machine.uart else {
         return;
     };
-    if found.kind != UartKind::Pl011 {
+    let Some(driver) = uart::Driver::of(&found.compatible) else {
         return;
-    }
+    };
     let registers = found.registers;
     let Ok(region) = mmu::map_device(HostPhysical::new(registers.address), registers.size) else {
         return;
     };
-    report::use_console(region);
-    if let Some(uart) = uart::Pl011::new(region) {
+    report::use_console(region, driver.polled);
+    if let Some(uart) = driver.start(region) {
         console::start(uart);
     }
 }

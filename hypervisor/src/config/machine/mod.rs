@@ -13,7 +13,7 @@ pub mod uart;
 pub use gic::{Gic, GicV2, GicV3, IntId, Interrupt, Trigger};
 pub use pci::{PciHost, PciWindow, WindowKind};
 pub use smmu::Smmu;
-pub use uart::{Uart, UartKind};
+pub use uart::Uart;
 
 use crate::devicetree::{Error, Node, Region, Tree};
 use alloc::format;

@@ -13,8 +13,6 @@ use alloc::vec::Vec;
 pub struct Uart {
     /// Path of its node.
     pub path: String,
-    /// Which driver serves it.
-    pub kind: UartKind,
     /// All `compatible` strings.
     pub compatible: Vec<String>,
     /// Its registers.
@@ -23,15 +21,6 @@ pub struct Uart {
     pub interrupt: Option<Interrupt>,
     /// What follows `:` in `stdout-path` (`115200n8`).
     pub options: Option<String>,
-}
-
-/// The kinds of UART known by name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum UartKind {
-    /// Arm PrimeCell PL011 or SBSA's subset of it.
-    Pl011,
-    /// Another; see its `compatible`.
-    Other,
 }
 
 /// The UART that `/chosen` names, if it names one.
@@ -69,14 +58,8 @@ pub fn find(tree: &Tree<'_>) -> Result<Option<Uart>, Error> {
         .interrupts()
         .ok()
         .and_then(|list| list.first().copied());
-    let kind = if node.is_compatible(&["arm,pl011", "arm,sbsa-uart"]) {
-        UartKind::Pl011
-    } else {
-        UartKind::Other
-    };
     Ok(Some(Uart {
         path: node.path(),
-        kind,
         compatible: node.compatible().map(String::from).collect(),
         registers,
         interrupt: specifier.and_then(|specifier| gic::decode(&node, &specifier).ok()),
