@@ -9,6 +9,7 @@
 .equ SCTLR_EL2_OFF,  0x30C50830    // RES1 only
 .equ BLOCK_RWX,      0x741         // valid block, attribute 0 (normal), inner shareable, accessed
 .equ TABLE,          0x3
+.equ MAX_CPUS,       8              // arch/cpu.rs
 
 .section .head, "ax"
 .global _head
@@ -105,19 +106,37 @@ not_el2:
     wfe
     b       not_el2
 
-// PSCI or the spin table start the other CPUs here, with x0 = physical address of a SecondaryBoot (cleaned to memory).
+// PSCI or a spin table start the other CPUs here. A spin table passes no argument, and several CPUs may poll one word of it: so each
+// looks for its own SecondaryBoot, by its affinity, until there is one (cleaned to memory, `key` last).
 .global secondary_entry
 secondary_entry:
-    mov     x19, x0
+    mrs     x1, CurrentEL
+    cmp     x1, #(2 << 2)
+    b.ne    not_el2
     msr     daifset, #0xf
     ldr     x1, =SCTLR_EL2_OFF
     msr     sctlr_el2, x1
     isb                             // MMU off before the next loads
-    ldr     x22, [x19, #0]          // tables
-    ldr     x23, [x19, #8]          // stack
+    mrs     x1, mpidr_el1
+    ldr     x2, =0xff00ffffff
+    and     x1, x1, x2
+    orr     x1, x1, #(1 << 63)      // SecondaryBoot::key
+1:  adrp    x2, baton_secondaries
+    add     x2, x2, :lo12:baton_secondaries
+    mov     x3, #MAX_CPUS
+2:  ldr     x4, [x2, #0]            // key
+    cmp     x4, x1
+    b.eq    3f
+    add     x2, x2, #64
+    subs    x3, x3, #1
+    b.ne    2b
+    wfe
+    b       1b
+3:  dmb     sy                      // the rest is read after the key
+    ldp     x22, x23, [x2, #8]      // tables, stack
+    ldr     x19, [x2, #24]          // CPU number
     ldr     x24, =baton_start_secondary
     ldr     x25, =SCTLR_EL2_ON
-    ldr     x19, [x19, #16]         // CPU number
 
 // x22 tables, x23 stack, x24 where to go, x25 SCTLR_EL2, x19 and x20 arguments
 enable_mmu:

@@ -26,19 +26,26 @@ pub fn heap_use() -> (usize, usize) {
 
 /// What a CPU that starts later needs; the boot code reads it with the MMU off.
 #[repr(C, align(64))]
-pub struct SecondaryBoot {
+struct SecondaryBoot {
+    /// The affinity of the CPU that it is for, and bit 63: 0 as long as the rest isn't there.
+    key: u64,
     tables: u64,
     stack: u64,
     index: u64,
 }
 
+// The boot code knows both.
+const _: () = assert!(cpu::MAX_CPUS == 8 && size_of::<SecondaryBoot>() == 64);
+
 struct SecondaryBoots(UnsafeCell<[SecondaryBoot; cpu::MAX_CPUS]>);
 // SAFETY: each entry is written by the boot CPU before it starts the CPU that reads it.
 unsafe impl Sync for SecondaryBoots {}
 
+#[unsafe(export_name = "baton_secondaries")]
 static SECONDARIES: SecondaryBoots = SecondaryBoots(UnsafeCell::new(
     [const {
         SecondaryBoot {
+            key: 0,
             tables: 0,
             stack: 0,
             index: 0,
@@ -81,26 +88,34 @@ extern "C" fn baton_start_secondary(index: u64) -> ! {
     crate::system::start::secondary(index as usize)
 }
 
-/// Where CPU `index` shall start and with what argument; its boot data is in memory when this returns.
-pub fn prepare_secondary(index: usize) -> Option<(HostPhysical, u64)> {
+/// Where the CPU with this affinity shall start, to become CPU `index`; its boot data is in memory when this returns.
+pub fn prepare_secondary(index: usize, affinity: u64) -> Option<HostPhysical> {
     let (root, image) = mmu::root()?;
     if index >= cpu::MAX_CPUS {
         return None;
     }
-    // SAFETY: the CPU that reads this entry hasn't started, and `index` is in range.
-    let entry = unsafe {
-        let entry = SECONDARIES.0.get().cast::<SecondaryBoot>().add(index);
+    // SAFETY: `index` is in range. No CPU reads more of the entry than its key before the key is there.
+    let entry = unsafe { SECONDARIES.0.get().cast::<SecondaryBoot>().add(index) };
+    // SAFETY: as above, and the boot CPU alone writes entries.
+    unsafe {
         entry.write(SecondaryBoot {
+            key: 0,
             tables: root.get(),
             stack: cpu::stack_top(index, false) as u64,
             index: index as u64,
         });
-        entry as usize
-    };
-    // SAFETY: cleaning changes no value; the entry is one cache line. Memory, not only caches, must hold it: that CPU's MMU is off.
-    unsafe {
-        core::arch::asm!("dc cvac, {}", "dsb sy", in(reg) entry, options(nostack, preserves_flags));
     }
-    let start = mmu::physical(image, secondary_entry as *const () as usize);
-    Some((start, mmu::physical(image, entry).get()))
+    clean_line(entry as usize);
+    // SAFETY: as above.
+    unsafe { (&raw mut (*entry).key).write_volatile(affinity | 1 << 63) };
+    clean_line(entry as usize);
+    Some(mmu::physical(image, secondary_entry as *const () as usize))
+}
+
+/// Memory, not only caches, must hold what a CPU reads whose MMU is off.
+fn clean_line(address: usize) {
+    // SAFETY: cleaning changes no value.
+    unsafe {
+        core::arch::asm!("dc cvac, {}", "dsb sy", in(reg) address, options(nostack, preserves_flags));
+    }
 }

@@ -1,6 +1,8 @@
-//! Starting CPUs and ending the machine, through the firmware.
+//! Starting the other CPUs: through the firmware, or by the word of memory that they poll.
 
+use super::memory;
 use coproc_core::address::HostPhysical;
+use core::arch::asm;
 use smccc::{Hvc, Smc, psci};
 
 /// How the firmware is called.
@@ -16,14 +18,20 @@ pub enum Conduit {
 ///
 /// # Errors
 /// What the firmware answered.
-pub fn cpu_on(
-    conduit: Conduit,
-    affinity: u64,
-    entry: HostPhysical,
-    argument: u64,
-) -> Result<(), psci::Error> {
+pub fn cpu_on(conduit: Conduit, affinity: u64, entry: HostPhysical) -> Result<(), psci::Error> {
     match conduit {
-        Conduit::Smc => psci::cpu_on::<Smc>(affinity, entry.get(), argument),
-        Conduit::Hvc => psci::cpu_on::<Hvc>(affinity, entry.get(), argument),
+        Conduit::Smc => psci::cpu_on::<Smc>(affinity, entry.get(), 0),
+        Conduit::Hvc => psci::cpu_on::<Hvc>(affinity, entry.get(), 0),
     }
+}
+
+/// Starts the CPU that polls the word at `release` (Devicetree Specification v0.4, 3.8.1) at a physical address. Returns whether the word
+/// could be written: it must be RAM, 8 bytes aligned.
+pub fn release(release: HostPhysical, entry: HostPhysical) -> bool {
+    memory::write64(release, entry.get());
+    // The CPU may poll with its MMU and caches off.
+    memory::clean(release, 8);
+    // SAFETY: an event changes no memory. `clean` ended with a barrier, so whoever wakes sees the word.
+    unsafe { asm!("sev", options(nomem, nostack, preserves_flags)) };
+    memory::read64(release) == entry.get()
 }

@@ -428,17 +428,15 @@ fn start_secondaries(machine: &Machine) -> Vec<Option<usize>> {
         .zip(&mut online)
         .filter(|(cpu, _)| cpu.mpidr != own);
     for (index, (found, number)) in (1..cpu::MAX_CPUS).zip(others) {
-        let Some((entry, argument)) = arch::boot::prepare_secondary(index) else {
+        let Some(entry) = arch::boot::prepare_secondary(index, found.mpidr) else {
             break;
         };
         let started = match (found.enable, conduit) {
-            (EnableMethod::Psci, Some(conduit)) => {
-                power::cpu_on(conduit, found.mpidr, entry, argument)
-                    .map_err(|error| format!("PSCI CPU_ON: {error}"))
-            }
-            (EnableMethod::SpinTable { .. }, _) => {
-                Err("starting by spin table is not built yet".to_string())
-            }
+            (EnableMethod::Psci, Some(conduit)) => power::cpu_on(conduit, found.mpidr, entry)
+                .map_err(|error| format!("PSCI CPU_ON: {error}")),
+            (EnableMethod::SpinTable { release }, _) => power::release(release, entry)
+                .then_some(())
+                .ok_or_else(|| format!("cpu-release-addr: {release} is not a word of RAM")),
             _ => Err("the device tree says no way to start it".to_string()),
         };
         if let Err(error) = started {

@@ -26,8 +26,8 @@ use coproc_core::address::{HostPhysical, PAGE_SIZE};
 pub struct Machine {
     /// RAM, ordered by address, without overlaps, adjoining banks joined.
     pub memory: Vec<Region>,
-    /// Parts of it that belong to firmware or others: `/memreserve/` and the children of `/reserved-memory` that have
-    /// a `reg`. Not the device tree blob itself, whose place only the caller knows.
+    /// Parts of it that belong to firmware or others: `/memreserve/`, the children of `/reserved-memory` that have
+    /// a `reg`, and the words that CPUs poll until they are started: who can write there starts one where he likes. Not the device tree blob itself, whose place only the caller knows.
     pub reserved: Vec<Region>,
     /// The CPUs in the order of the tree; a CPU's index here is its number everywhere in the configuration.
     pub cpus: Vec<Cpu>,
@@ -122,10 +122,11 @@ impl Machine {
     pub fn from_tree(tree: &Tree<'_>) -> Result<Self, Error> {
         let gic = gic::find(tree)?;
         let (smmus, nodes) = smmu::find_all(tree)?;
+        let cpus = cpus(tree)?;
         Ok(Self {
             memory: memory(tree)?,
-            reserved: reserved(tree)?,
-            cpus: cpus(tree)?,
+            reserved: reserved(tree, &cpus)?,
+            cpus,
             psci: psci(tree)?,
             timer: timer(tree)?,
             uart: uart::find(tree)?,
@@ -208,8 +209,18 @@ fn is_of_type(node: &Node<'_>, kind: &str) -> bool {
     }
 }
 
-fn reserved(tree: &Tree<'_>) -> Result<Vec<Region>, Error> {
+fn reserved(tree: &Tree<'_>, cpus: &[Cpu]) -> Result<Vec<Region>, Error> {
     let mut list: Vec<Region> = tree.memory_reservations().collect();
+    list.extend(cpus.iter().filter_map(|cpu| {
+        match cpu.enable {
+            EnableMethod::SpinTable { release } => Some(Region {
+                address: release.get(),
+                size: 8,
+            })
+            .filter(|word| word.address.checked_add(word.size).is_some()),
+            _ => None,
+        }
+    }));
     if let Some(node) = tree.find("/reserved-memory") {
         for child in node.children().filter(Node::is_available) {
             list.extend(child.reg()?.into_iter().filter(|region| region.size > 0));
