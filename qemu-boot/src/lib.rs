@@ -12,6 +12,7 @@
 
 pub mod bare;
 pub mod bench;
+pub mod board;
 pub mod build;
 pub mod command;
 pub mod console;
@@ -28,6 +29,7 @@ pub mod sim;
 pub mod timeline;
 pub mod workspace;
 
+pub use board::Board;
 pub use build::Artifacts;
 pub use console::{Console, Mark};
 pub use qemu::Qemu;

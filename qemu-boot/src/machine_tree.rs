@@ -1,6 +1,6 @@
-//! The device tree that Baton boots with: QEMU's own, plus the configuration in `/chosen`.
+//! The device tree that Baton boots with: the machine's own, plus the configuration in `/chosen`.
 //!
-//! QEMU describes its machine itself, so only `/chosen` is written here, in the shape of Xen's
+//! QEMU describes its `virt` machine itself, and Linux the others, so only `/chosen` is written here, in the shape of Xen's
 //! dom0less boot (Xen, docs/misc/arm/device-tree/booting.txt) with Baton's properties beside it.
 //! The domains' files lie in RAM where this module says, put there by QEMU's loader device, as a
 //! boot loader would on a board; a file that two domains use lies there once.
@@ -12,11 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::device_tree::{Node, Tree};
 use crate::scenario::{Action, CoprocSpec, DomainSpec, Scenario};
 
-/// Where QEMU's `virt` has its RAM.
-const RAM_BASE: u64 = 0x4000_0000;
-/// Where the first module lies: above Baton, which QEMU loads at 2 MiB, and the device tree, which it
+/// Where in RAM the first module lies: above Baton, which QEMU loads at 2 MiB, and the device tree, which it
 /// puts 128 MiB into RAM.
-const MODULES_BASE: u64 = 0x5000_0000;
+const MODULES_OFFSET: u64 = 0x1000_0000;
 /// Modules start at multiples of this, so that they can be mapped by blocks.
 const MODULE_ALIGN: u64 = 2 << 20;
 
@@ -83,10 +81,11 @@ pub fn configure(
     scenario: &Scenario,
     defaults: &Defaults,
 ) -> Result<Vec<Module>> {
+    let ram = scenario.board.ram(scenario);
     let mut placer = Placer {
         modules: Vec::new(),
-        next: MODULES_BASE,
-        end: RAM_BASE + (u64::from(scenario.memory_mib) << 20),
+        next: ram.start + MODULES_OFFSET,
+        end: ram.end,
     };
     let first_phandle = machine.root.greatest_phandle() + 1;
     let phandle = |index: usize| -> Result<u32> {
@@ -110,7 +109,7 @@ pub fn configure(
         .set_cells("#address-cells", &[2])
         .set_cells("#size-cells", &[2]);
     if let Some(old) = machine.root.child_mut("chosen") {
-        // Seeds are for one kernel alone and bootargs not for Baton: of QEMU's, only the console.
+        // Seeds are for one kernel alone and bootargs not for Baton: of the old one, only the console.
         if let Some(console) = old.get("stdout-path") {
             chosen.set("stdout-path", console);
         }

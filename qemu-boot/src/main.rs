@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use qemu_boot::scenario::{DomainSpec, GUEST_CONSOLE, Scenario};
 use qemu_boot::setup::toolchain::{BARE, cargo};
-use qemu_boot::{Artifacts, Workspace, bench, command, demo, qemu, setup, sim};
+use qemu_boot::{Artifacts, Board, Workspace, bench, command, demo, qemu, setup, sim};
 
 /// Baton's host program: sets up, builds, runs, shows and tests.
 #[derive(Debug, Parser)]
@@ -57,18 +57,21 @@ enum Task {
 
 #[derive(Debug, clap::Args)]
 struct Run {
-    /// Number of domains, each running Debian's kernel and the demo workload
-    #[arg(long, default_value_t = 2)]
-    domains: u32,
+    /// The board
+    #[arg(long, value_enum, default_value_t)]
+    machine: Board,
+    /// Number of domains, each running Debian's kernel and the demo workload [default: 2; raspi4b: 1]
+    #[arg(long)]
+    domains: Option<u32>,
     /// Jobs that each domain's workload does
     #[arg(long, default_value_t = 40)]
     jobs: u32,
-    /// The machine's memory in MiB
-    #[arg(long, default_value_t = 3072)]
-    memory: u32,
-    /// The machine's CPUs
-    #[arg(long, default_value_t = 2)]
-    cpus: u32,
+    /// The machine's memory in MiB [default: 3072; raspi4b: always 2048]
+    #[arg(long)]
+    memory: Option<u32>,
+    /// The machine's CPUs [default: 2; raspi4b: always 4]
+    #[arg(long)]
+    cpus: Option<u32>,
     /// Another command line for the domains' kernels
     #[arg(long)]
     bootargs: Option<String>,
@@ -76,7 +79,7 @@ struct Run {
     #[arg(long)]
     init: Option<String>,
     /// Boots two domains with a firmware each, checksum and filter, on one firmware core
-    #[arg(long, conflicts_with_all = ["domains", "jobs", "bootargs", "init"])]
+    #[arg(long, conflicts_with_all = ["machine", "domains", "jobs", "bootargs", "init"])]
     firmware: bool,
     /// Only prints QEMU's command line
     #[arg(long)]
@@ -189,15 +192,19 @@ fn interactive(workspace: &Workspace, options: &Run) -> Result<()> {
     if options.firmware {
         let ramdisk = artifacts.firmware_initramfs()?;
         let domains = ["image=checksum jobs=2000", "image=filter jobs=2000"];
-        let cpus = options.cpus.max(3);
+        let cpus = options.cpus.unwrap_or(3).max(3);
         let mut scenario = Scenario::firmware("run-firmware", cpus, &ramdisk, &domains);
         for domain in &mut scenario.domains {
             domain.bootargs = domain.bootargs.replace("quiet ", "");
         }
         return console(&artifacts, scenario, options);
     }
-    let mut scenario = Scenario::sharing_edu("run", options.domains, options.jobs);
-    scenario.cpus = options.cpus;
+    let mut scenario = match options.machine {
+        Board::Virt => Scenario::sharing_edu("run", options.domains.unwrap_or(2), options.jobs),
+        Board::Raspi4b => idle_on_raspi4b(options.domains.unwrap_or(1)),
+    };
+    scenario.cpus = options.cpus.unwrap_or(scenario.cpus);
+    let all = scenario.cpus.max(1);
     let ramdisk = match &options.init {
         Some(init) => {
             let archive = artifacts.initramfs_with(init)?;
@@ -207,7 +214,9 @@ fn interactive(workspace: &Workspace, options: &Run) -> Result<()> {
     };
     for (number, domain) in (0_u32..).zip(&mut scenario.domains) {
         *domain = DomainSpec {
-            affinity: vec![number % options.cpus.max(1)],
+            affinity: (0..domain.vcpus)
+                .map(|vcpu| (number + vcpu) % all)
+                .collect(),
             ramdisk: ramdisk.clone(),
             bootargs: options.bootargs.as_ref().map_or_else(
                 || domain.bootargs.replace("quiet ", ""),
@@ -219,13 +228,29 @@ fn interactive(workspace: &Workspace, options: &Run) -> Result<()> {
     console(&artifacts, scenario, options)
 }
 
+/// A Raspberry Pi with domains that have all its CPUs and no coprocessor, since there is none: their program only listens.
+fn idle_on_raspi4b(domains: u32) -> Scenario {
+    let mut scenario = Scenario::raspi4b("run-raspi4b");
+    for number in 1..=domains {
+        let bootargs =
+            format!("panic=-1 workload.name=d{number} workload.mode=idle workload.wait=1");
+        let mut domain = DomainSpec::linux(0, &bootargs);
+        domain.vcpus = scenario.cpus;
+        domain.memory_kib = (512 << 10) / u64::from(domains.max(1));
+        scenario.domains.push(domain);
+    }
+    scenario
+}
+
 /// Puts QEMU with this scenario in this process's place.
 fn console(artifacts: &Artifacts, mut scenario: Scenario, options: &Run) -> Result<()> {
-    scenario.memory_mib = options.memory;
+    scenario.memory_mib = options.memory.unwrap_or(scenario.memory_mib);
     scenario.qemu_args.clone_from(&options.qemu);
     let mut command = qemu::baton_command(artifacts, &scenario)?;
     // Ctrl-A is Baton's, so QEMU's own escape has to be another one.
-    command.args(["-serial", "mon:stdio", "-echr", "0x1d"]);
+    command
+        .args(scenario.board.console("mon:stdio"))
+        .args(["-echr", "0x1d"]);
     if options.dry_run {
         println!("{}", command::shown(&command));
         return Ok(());
@@ -379,7 +404,7 @@ impl Sum {
 }
 
 /// Packages with features that must build alone.
-const HOST_FEATURES: [(&str, &str); 12] = [
+const HOST_FEATURES: [(&str, &str); 13] = [
     ("sched-algos", ""),
     ("sched-algos", "rr"),
     ("sched-algos", "weighted"),
@@ -388,18 +413,20 @@ const HOST_FEATURES: [(&str, &str); 12] = [
     ("sched-algos", "null"),
     ("platforms", ""),
     ("platforms", "smmuv3"),
+    ("platforms", "mini-uart"),
     ("platforms", "edu"),
     ("platforms", "accumulator"),
     ("platforms", "copier"),
     ("platforms", "fw-core"),
 ];
 /// Sets of features that Baton must build with: no framework; no driver and no algorithm; one of each; everything.
-const BARE_FEATURES: [&str; 5] = [
+const BARE_FEATURES: [&str; 6] = [
     "qemu-virt",
+    "raspi4b",
     "qemu-virt,sharing",
     "qemu-virt,edu,weighted",
     "qemu-virt,fw-core,weighted",
-    "qemu-virt,edu,fw-core,accumulator,copier,rr,weighted,priority,reservation,null,fault-injection",
+    "qemu-virt,raspi4b,edu,fw-core,accumulator,copier,rr,weighted,priority,reservation,null,fault-injection",
 ];
 
 /// Formatting, lints for the host and both targets, documentation: all of them, so that one run

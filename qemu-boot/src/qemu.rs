@@ -1,6 +1,6 @@
 //! QEMU's command lines, in one place.
 //!
-//! Baton runs at EL2, with SMMUv3. The same board boots without it, too: Linux (`native`), against which the demo proves that driver
+//! Baton runs at EL2, on one of the known boards. `virt` boots without it, too: Linux (`native`), against which the demo proves that driver
 //! and device are untouched, and a bare-metal guest (`bare`), whose answers a domain's are compared with. The console
 //! is QEMU's standard input and output; there is no monitor, network or display.
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::board::Board;
 use crate::build::Artifacts;
 use crate::command;
 use crate::console::Console;
@@ -46,7 +47,9 @@ impl Qemu {
     /// If a file of the scenario is missing or QEMU can't be started.
     pub fn baton(artifacts: &Artifacts, scenario: &Scenario, limit: Duration) -> Result<Self> {
         let mut command = baton_command(artifacts, scenario)?;
-        command.args(["-serial", "stdio", "-monitor", "none"]);
+        command
+            .args(scenario.board.console("stdio"))
+            .args(["-monitor", "none"]);
         Self::start(artifacts.workspace(), &scenario.name, command, limit)
     }
 
@@ -137,7 +140,15 @@ impl Qemu {
 /// If a file of the scenario is missing or the device tree can't be made.
 pub fn baton_command(artifacts: &Artifacts, scenario: &Scenario) -> Result<Command> {
     let images = artifacts.workspace().images()?;
-    let mut tree = own_tree(&images, scenario)?;
+    let mut tree = match scenario.board {
+        Board::Virt => own_tree(&images, scenario)?,
+        Board::Raspi4b => {
+            let file = &artifacts.kernel.raspberry_pi;
+            let blob =
+                std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+            Tree::parse(&blob)?
+        }
+    };
     let defaults = Defaults {
         kernel: artifacts.kernel.image.clone(),
         ramdisk: artifacts.initramfs.clone(),
@@ -164,7 +175,7 @@ fn boot_command(
     let blob = images.join(format!("{}.dtb", scenario.name));
     write_if_changed(&blob, &tree.to_blob()?)?;
 
-    let mut command = machine(scenario, "");
+    let mut command = machine(scenario, "")?;
     command
         .arg("-no-reboot")
         .arg("-kernel")
@@ -183,19 +194,12 @@ fn boot_command(
     Ok(command)
 }
 
-fn machine(scenario: &Scenario, more: &str) -> Command {
+fn machine(scenario: &Scenario, more: &str) -> Result<Command> {
     let mut command = Command::new(PROGRAM);
     command
-        .arg("-M")
-        .arg(format!(
-            "virt,virtualization=on,gic-version={},iommu=smmuv3{more}",
-            scenario.gic
-        ))
-        .args(["-cpu", &scenario.cpu])
-        .args(["-smp", &scenario.cpus.to_string()])
-        .args(["-m", &scenario.memory_mib.to_string()])
+        .args(scenario.board.arguments(scenario, more)?)
         .args(["-display", "none", "-nic", "none"]);
-    command
+    Ok(command)
 }
 
 /// The tree that QEMU makes for this machine by itself.
@@ -204,7 +208,7 @@ fn own_tree(images: &Path, scenario: &Scenario) -> Result<Tree> {
     let mut command = machine(
         scenario,
         &format!(",dumpdtb={}", dump.display().to_string().replace(',', ",,")),
-    );
+    )?;
     command::output(command.args(["-serial", "none", "-monitor", "none"]))
         .context("asking QEMU for its device tree")?;
     let blob = std::fs::read(&dump).with_context(|| format!("reading {}", dump.display()))?;

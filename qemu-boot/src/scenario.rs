@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::board::Board;
 use crate::device_tree::{cells_value, strings_value};
 
 /// The name by which a guest program is told its jobs, on its kernel's command line.
@@ -16,6 +17,8 @@ pub const GUEST_CONSOLE: &str = "console=ttyAMA0";
 pub struct Scenario {
     /// Names the log and the generated files; unique among runs at the same time.
     pub name: String,
+    /// Which board of QEMU's it is.
+    pub board: Board,
     /// The machine's memory in MiB.
     pub memory_mib: u32,
     /// The machine's CPUs.
@@ -203,10 +206,11 @@ impl DomainSpec {
 }
 
 impl Scenario {
-    /// A machine of two CPUs without domains or devices.
+    /// A `virt` machine of two CPUs without domains or devices.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            board: Board::Virt,
             memory_mib: 3072,
             cpus: 2,
             cpu: "cortex-a57".to_owned(),
@@ -217,6 +221,18 @@ impl Scenario {
             shared_memory: Vec::new(),
             edits: Vec::new(),
             qemu_args: Vec::new(),
+        }
+    }
+
+    /// A Raspberry Pi 4 without domains.
+    pub fn raspi4b(name: &str) -> Self {
+        Self {
+            board: Board::Raspi4b,
+            memory_mib: 2048,
+            cpus: 4,
+            cpu: "cortex-a72".to_owned(),
+            gic: 2,
+            ..Self::new(name)
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! It is fetched with apt, which checks Debian's signature, but from a package database of its own under the
 //! target directory: the usual `dpkg --add-architecture arm64` would change how the user's machine
-//! installs everything else, and would need root. Only the kernel image and three modules are
+//! installs everything else, and would need root. Only the kernel image, three modules and the device tree of one board are
 //! kept of its 60 MB.
 
 use std::path::{Path, PathBuf};
@@ -17,8 +17,10 @@ use crate::command;
 use crate::workspace::Workspace;
 
 /// Raised whenever what is fetched or how it is laid out changes: older results are fetched again.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 const METAPACKAGE: &str = "linux-image-arm64";
+/// The Raspberry Pi 4's device tree, in the package's directory of device trees and here.
+const RASPBERRY_PI: &str = "bcm2711-rpi-4-b.dtb";
 const MODULES: [&str; 3] = ["uio", "uio_pci_generic", "sbsa_gwdt"];
 
 /// A kernel and the modules that demo and tests need.
@@ -28,6 +30,8 @@ pub struct Kernel {
     pub image: PathBuf,
     /// Modules by name and file, in the order in which they must be loaded.
     pub modules: Vec<(String, PathBuf)>,
+    /// The device tree of the Raspberry Pi 4.
+    pub raspberry_pi: PathBuf,
     /// The package and its version.
     pub version: String,
 }
@@ -116,13 +120,16 @@ impl Kernel {
         Self {
             image: dir.join("Image"),
             modules,
+            raspberry_pi: dir.join(RASPBERRY_PI),
             version,
         }
     }
 }
 
 fn file_names() -> Vec<String> {
-    std::iter::once("Image".to_owned())
+    ["Image", RASPBERRY_PI]
+        .into_iter()
+        .map(str::to_owned)
         .chain(MODULES.iter().map(|name| format!("{name}.ko")))
         .collect()
 }
@@ -142,6 +149,15 @@ fn fetch(dir: &Path, scratch: &Path, suite: Option<&str>) -> Result<String> {
         .context("the package holds no /boot/vmlinuz-*")?;
     let bytes = raw_image(&image)?;
     std::fs::write(dir.join("Image"), bytes).context("writing the kernel")?;
+    let trees = entries(&tree.join("usr/lib"))?
+        .into_iter()
+        .find(|path| file_name(path).starts_with("linux-image-"))
+        .context("the package holds no device trees")?;
+    std::fs::copy(
+        trees.join("broadcom").join(RASPBERRY_PI),
+        dir.join(RASPBERRY_PI),
+    )
+    .context("copying the Raspberry Pi's device tree")?;
     for module in MODULES {
         let file = find_module(&tree, module)?
             .with_context(|| format!("the kernel has no module {module}"))?;

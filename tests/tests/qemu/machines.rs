@@ -1,8 +1,10 @@
 //! Machines other than the usual one: the same images and the same configuration, another interrupt controller, other CPUs, more or
-//! fewer of them, other amounts of memory.
+//! fewer of them, other amounts of memory; and another board.
 
 use anyhow::Result;
-use baton_tests::{LIMIT, Machine, PATIENCE, assert_books, number};
+use baton_tests::{LIMIT, Machine, PATIENCE, assert_books, number, text};
+use qemu_boot::report::Record;
+use qemu_boot::scenario::Edit;
 use qemu_boot::{CoprocSpec, DomainSpec, Scenario};
 
 use crate::workload;
@@ -144,4 +146,61 @@ fn a_large_machine() -> Result<()> {
     has_cpus(&machine, "d1", 8)?;
     works(&machine, "d1", 2)?;
     machine.finish()
+}
+
+/// A Raspberry Pi 4 as Linux's own device tree describes it: RAM from address 0, a GIC-400 behind a bus that moves addresses, CPUs that wait in a
+/// spin table, the console on the mini-UART, and no PSCI. Debian's kernel has a vCPU on each of the CPUs, and reads what is typed.
+#[test]
+fn raspi4b_boots_a_debian_domain() -> Result<()> {
+    let mut scenario = Scenario::raspi4b("raspi4b");
+    let bootargs = format!("panic=-1 {}", workload(1, "mode=idle wait=1"));
+    let mut domain = DomainSpec::linux(0, &bootargs);
+    domain.vcpus = 4;
+    domain.affinity = vec![0, 1, 2, 3];
+    domain.memory_kib = 256 << 10;
+    scenario.domains.push(domain);
+    let machine = Machine::boot(&scenario, LIMIT)?;
+    has_cpus(&machine, "d1", 4)?;
+    // Typed at the mini-UART, which interrupts.
+    machine.release("d1")?;
+    machine.wait_domain("d1", "its program", PATIENCE, |text| {
+        (text == "workload: ready").then_some(())
+    })?;
+    let vcpus = machine.ask("vcpu list")?;
+    let vcpus: Vec<Record> = vcpus
+        .iter()
+        .map(|line| Record::parse(line))
+        .filter(|record| record.kind == "vcpu")
+        .collect();
+    let cpus: Vec<String> = vcpus.iter().map(|vcpu| text(vcpu, "cpu")).collect();
+    assert_eq!(cpus, ["0", "1", "2", "3"], "{vcpus:?}");
+    for vcpu in &vcpus {
+        assert!(number(vcpu, "ran_ns") > 0, "{vcpu:?}");
+    }
+    // What the board doesn't have costs a warning, and nothing else does.
+    let warnings: Vec<String> = machine.wait_baton("all that boot said", PATIENCE, {
+        let mut warnings = Vec::new();
+        move |text| {
+            warnings.extend(text.strip_prefix("warning: ").map(str::to_owned));
+            text.contains(" domains, ").then(|| warnings.clone())
+        }
+    })?;
+    assert_eq!(warnings, ["no IOMMU: no coprocessor can be shared"]);
+    assert_eq!(machine.errors(), [""; 0]);
+    machine.finish()
+}
+
+/// There too, what Baton can't use is told, although no driver is at work yet.
+#[test]
+fn raspi4b_tells_what_it_lacks() {
+    let scenario = Scenario::raspi4b("raspi4b-lacks")
+        .with_edit(Edit::remove_node("/soc/interrupt-controller@40041000"));
+    let error = match Machine::boot(&scenario, LIMIT) {
+        Ok(_) => panic!("Baton started without an interrupt controller"),
+        Err(error) => format!("{error:#}"),
+    };
+    assert!(
+        error.contains("fatal: /: no interrupt controller"),
+        "{error}"
+    );
 }
