@@ -231,6 +231,11 @@ pub fn deactivations_missed() -> u32 {
     (read!("ich_hcr_el2") >> 27) as u32 & 0x1f
 }
 
+/// Whether the loaded guest's virtual timer asserts its interrupt: CNTV_CTL_EL0 ENABLE and ISTATUS, not IMASK.
+pub fn timer_asserts() -> bool {
+    read!("cntv_ctl_el0") & 7 == 5
+}
+
 /// What of the guest's CPU interface decides about signalling.
 pub fn interface() -> CpuInterface {
     if v2::in_use() {

@@ -101,6 +101,7 @@ const fn is_state(offset: u64) -> bool {
 #[cold]
 #[inline(never)]
 fn collect(member: Member) {
+    schedule::sample_timer(member);
     member.vcpu.demand_attention();
     schedule::synchronise(member);
 }

@@ -445,7 +445,18 @@ fn load(cpu: &'static Cpu, seat: &Seat, member: Member) {
     if devices::vcpu_deadline(vcpu) != NEVER {
         seat.rearm.store(true, Ordering::Relaxed);
     }
+    sample_timer(member);
     vcpu.demand_attention();
+}
+
+/// The virtual timer is the hardware's: nobody is told when its level falls. The interrupt of the loaded vCPU follows it here;
+/// [`synchronise`] then.
+pub fn sample_timer(member: Member) {
+    if !context::timer_asserts() {
+        let Member { domain, vcpu } = member;
+        let mut vgic = domain.vgic.lock();
+        vgic.hardware_withdrawn(vcpu.index, interrupts::virtual_timer());
+    }
 }
 
 fn unload_lists(member: Member) {

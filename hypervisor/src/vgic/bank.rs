@@ -172,6 +172,12 @@ impl Bank {
         self.pending() & self.enabled & (one | zero)
     }
 
+    /// Not pending any more, unless by level; what a list register has of it doesn't count.
+    pub fn clear_pending(&mut self, bits: u32) {
+        self.latch &= !bits;
+        self.drop_pending |= bits & self.listed;
+    }
+
     /// The shared rest of a clear-active write: level sources to sample, holders to forget.
     pub fn clear_active(&mut self, bits: u32) {
         self.resample |= self.active & bits & self.sampled();

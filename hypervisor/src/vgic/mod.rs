@@ -30,7 +30,8 @@
 //!
 //! **Known limits.** What a *running* vCPU took or ended since its list registers were filled
 //! isn't visible in ISPENDR and ISACTIVER until it exits; a write to ICACTIVER for what is listed
-//! there also ends what it takes between the write and that exit. GICR_WAKER does its handshake but
+//! there also ends what it takes between the write and that exit. A physical source whose level falls is seen when
+//! its owner says so ([`hardware_withdrawn`](Vgic::hardware_withdrawn)): for the virtual timer, when the vCPU is loaded or looks at such registers. GICR_WAKER does its handshake but
 //! holds nothing back. Group 0 interrupts take list registers even while the vCPU's
 //! ICC_IGRPEN0_EL1 is 0, as GICD_CTLR alone decides here.
 #![cfg_attr(
@@ -340,6 +341,21 @@ impl Vgic {
         };
         bank.latch_hardware(n, physical_intid as u16);
         self.resync(index, bit(n)) | self.refresh(index)
+    }
+
+    /// The level of a private interrupt's physical source is low: unless the guest has taken it, it isn't pending any more, and the
+    /// physical one is reported by the next [`collect`](Self::collect), before which this is to be called. Nothing happens if it isn't linked to a
+    /// physical one.
+    pub fn hardware_withdrawn(&mut self, vcpu: usize, intid: u32) {
+        let Some((index, n)) = self.find(vcpu, intid).filter(|_| intid < 32) else {
+            return;
+        };
+        match self.banks.get_mut(index) {
+            Some(bank) if bank.hardware & bit(n) != 0 => bank.clear_pending(bit(n)),
+            _ => return,
+        }
+        // Of a private interrupt nobody is told but the vCPU itself.
+        let _ = self.resync(index, bit(n)) | self.refresh(index);
     }
 
     /// The private interrupts of a vCPU whose physical ones (second number) are active and wait

@@ -24,6 +24,8 @@ enum Op {
     Line(u32, bool),
     Sgi(usize, u32, u32),
     Timer(usize),
+    /// The timer's level falls, which is seen at an exit.
+    TimerFell(usize),
     Ack(usize),
     End(usize),
     /// An exit; synced if kicked, or in any case.
@@ -46,6 +48,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (LEVELS, any::<bool>()).prop_map(|(n, level)| Op::Line(n, level)),
         3 => (vcpu.clone(), 0..8u32, 0..3u32).prop_map(|(v, to, n)| Op::Sgi(v, to, n)),
         2 => vcpu.clone().prop_map(Op::Timer),
+        1 => vcpu.clone().prop_map(Op::TimerFell),
         12 => vcpu.clone().prop_map(Op::Ack),
         10 => vcpu.clone().prop_map(Op::End),
         8 => (vcpu.clone(), any::<bool>()).prop_map(|(v, all)| Op::Exit(v, all)),
@@ -322,6 +325,15 @@ impl World {
                     let kicks = self.vgic.hardware_interrupt(vcpu, TIMER, TIMER);
                     self.trapped(vcpu, kicks);
                 }
+            }
+            Op::TimerFell(vcpu) => {
+                self.vgic.hardware_withdrawn(vcpu, TIMER);
+                self.sync(vcpu);
+                // Active, be it by hand: the end of that is waited for.
+                let taken = self.meddled || self.handled(vcpu, TIMER);
+                let mut entries = self.cores[vcpu].lists.entries();
+                let signalled = entries.any(|e| e.hardware() && e.pending());
+                assert!(!signalled && (taken || !self.cores[vcpu].timer));
             }
             Op::Ack(vcpu) => {
                 self.ack(vcpu);

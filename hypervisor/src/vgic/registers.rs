@@ -288,8 +288,7 @@ impl Vgic {
                 value & (bank.edge | bank.hardware)
             }
             Field::ClearPending => {
-                bank.latch &= !value;
-                bank.drop_pending |= value & bank.listed;
+                bank.clear_pending(value);
                 value
             }
             Field::SetActive => {

@@ -470,6 +470,43 @@ fn withdrawn_hardware_interrupt_is_released() {
 }
 
 #[test]
+fn a_hardware_interrupt_whose_level_falls_is_not_pending_any_more() {
+    let mut vgic = vgic();
+    let mut lists = ListRegisters::new(4);
+    let physical = [Deactivated::Physical(26)];
+    let pending = |vgic: &mut Vgic| vgic.redistributor_read(0, SGI + ISPENDR, Word) >> 27 & 1;
+    // Before it was listed, and while listed.
+    for listed_before in [false, true] {
+        let _ = vgic.hardware_interrupt(0, 27, 26);
+        if listed_before {
+            assert_eq!(sync(&mut vgic, 0, &mut lists), []);
+            assert!(only(&lists).pending());
+        }
+        assert_eq!(pending(&mut vgic), 1);
+        vgic.hardware_withdrawn(0, 27);
+        assert_eq!(sync(&mut vgic, 0, &mut lists), physical);
+        assert_eq!((pending(&mut vgic), listed(&lists)), (0, vec![]));
+    }
+    // Taken: its handler is about to lower the level, and the end is the guest's.
+    let _ = vgic.hardware_interrupt(0, 27, 26);
+    let _ = sync(&mut vgic, 0, &mut lists);
+    set_state(&mut lists, 27, false, true);
+    vgic.hardware_withdrawn(0, 27);
+    assert_eq!(sync(&mut vgic, 0, &mut lists), []);
+    assert!(only(&lists).active() && only(&lists).hardware());
+    set_state(&mut lists, 27, false, false);
+    assert_eq!(sync(&mut vgic, 0, &mut lists), []);
+    // Another's level says nothing about what isn't linked, and there is nobody else's to withdraw.
+    let _ = vgic.redistributor_write(0, SGI + ISPENDR, Word, 1 << 27);
+    for (vcpu, intid) in [(0, 27), (0, 40), (9, 27), (0, u32::MAX)] {
+        vgic.hardware_withdrawn(vcpu, intid);
+    }
+    assert_eq!(pending(&mut vgic), 1);
+    assert_eq!(sync(&mut vgic, 0, &mut lists), []);
+    assert!(only(&lists).pending() && !only(&lists).hardware());
+}
+
+#[test]
 fn hardware_interrupt_pending_again_is_never_active_and_pending() {
     let mut vgic = vgic();
     let mut lists = ListRegisters::new(4);
