@@ -1,6 +1,7 @@
 //! What is shown works; what isn't, is UNDEFINED.
 
 use crate::exception::{MASKED, UNDEFINED, code, mrs, msr, probe, read, write};
+use crate::gic;
 use crate::report::{check, open, own};
 
 const PFR0: [u32; 5] = [3, 0, 0, 4, 0];
@@ -36,6 +37,16 @@ const UNDEFINED_REGISTERS: &[(&str, [u32; 5])] = &[
     ("icc_sgi1r_el1-read", [3, 0, 12, 11, 5]),
 ];
 
+/// Of a GICv3's CPU interface: undefined with a GICv2.
+const INTERFACE_REGISTERS: &[(&str, [u32; 5])] = &[
+    ("icc_sre_el1", gic::SRE),
+    ("icc_iar1_el1", gic::IAR1),
+    ("icc_pmr_el1", gic::PMR),
+    ("icc_ctlr_el1", gic::CTLR),
+    ("icc_igrpen1_el1", gic::IGRPEN1),
+    ("icc_hppir1_el1", gic::HPPIR1),
+];
+
 /// All of it.
 pub fn run(domain: bool) {
     check("currentel", read([3, 0, 4, 2, 2]), 4);
@@ -45,7 +56,7 @@ pub fn run(domain: bool) {
     let pfr0 = read(PFR0);
     open("pfr0", pfr0, "features");
     check("pfr0.el1", u64::from(matches!(pfr0 >> 4 & 0xf, 1 | 2)), 1);
-    check("pfr0.gic", pfr0 >> 24 & 0xf, 1);
+    check("pfr0.gic", pfr0 >> 24 & 0xf, u64::from(!gic::is_v2()));
     check("pfr0.sve", pfr0 >> 32 & 0xf, 0);
     let dfr0 = read(DFR0);
     open("dfr0", dfr0, "debug and PMU");
@@ -74,6 +85,11 @@ pub fn run(domain: bool) {
         check(name, u64::from(got == if works { 0 } else { UNDEFINED }), 1);
         if domain {
             own(name, got, UNDEFINED);
+        }
+    }
+    if gic::is_v2() {
+        for (name, register) in INTERFACE_REGISTERS {
+            check(name, probe(mrs(*register), [0; 4]).outcome(), UNDEFINED);
         }
     }
     for (name, register) in UNDEFINED_REGISTERS {

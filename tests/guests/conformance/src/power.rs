@@ -1,6 +1,7 @@
 //! PSCI and SMCCC, call by call (Arm DEN 0022, DEN 0028); the second CPU.
 
 use crate::exception::{MASKED, run as execute};
+use crate::gic;
 use crate::report::{check, open, own};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -45,15 +46,19 @@ fn entry() -> u64 {
     (&raw const second_start).expose_provenance() as u64
 }
 
-/// Waits, for a second at most, until there is `wanted`.
-fn until(wanted: u64, get: impl Fn() -> u64) -> u64 {
-    let limit = machine::ticks() + machine::frequency();
+/// Waits until there is `wanted`, for one second divided by `part` at most.
+pub fn wait_for(wanted: u64, part: u64, get: impl Fn() -> u64) -> u64 {
+    let limit = machine::ticks() + machine::frequency() / part;
     loop {
         let got = get();
         if got == wanted || machine::ticks() > limit {
             return got;
         }
     }
+}
+
+fn until(wanted: u64, get: impl Fn() -> u64) -> u64 {
+    wait_for(wanted, 1, get)
 }
 
 /// Starts the second CPU and waits for it.
@@ -77,31 +82,32 @@ pub fn received(wanted: u64) -> u64 {
 
 /// Lets the second CPU switch itself off.
 pub fn stop() {
-    crate::exception::write(crate::gic::SGI1R, 4 << 24 | 2);
+    gic::send(4, 2);
     let off = until(1, || call([AFFINITY_INFO, 1, 0, 0]));
     check("cpu_off.affinity_info", off, 1);
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn guest_second(context: u64) -> ! {
-    machine::start_interrupts();
-    machine::mask_interrupts();
-    machine::enable_interrupt(3);
-    machine::enable_interrupt(4);
+    gic::start(&[3, 4]);
     STARTED.store(context, Ordering::SeqCst);
     loop {
         machine::wait();
-        let intid = machine::acknowledge();
+        let taken = gic::take_here();
+        let intid = taken & 0x3ff;
         if intid >= 1020 {
             continue;
         }
-        machine::end(intid);
+        gic::end_here(taken);
         if intid == 4 {
             // SAFETY: CPU_OFF; it doesn't come back, unless refused.
             unsafe { asm!("hvc #0", in("x0") 0x8400_0002u64, options(nostack)) };
             RECEIVED.store(u64::MAX, Ordering::SeqCst);
         }
-        RECEIVED.fetch_add(1, Ordering::SeqCst);
+        // 5 came while it was off: a GICv2's SGIs may always be enabled.
+        if intid != 5 {
+            RECEIVED.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -158,6 +164,7 @@ fn versions(domain: bool) {
     ] {
         check(name, call([id, 0, 0, 0]), NOT_SUPPORTED);
     }
+    random_numbers();
     if domain {
         own("smccc_version", call([0x8000_0000, 0, 0, 0]), 0x1_0002);
         own(
@@ -180,6 +187,23 @@ fn versions(domain: bool) {
             call([0x8000_0001, 0x8000_3ffe, 0, 0]),
             NOT_SUPPORTED,
         );
+        for id in [0x8000_8000, 0x8000_7fff, 0x8000_3fff] {
+            // Mitigated by a call, not affected, or not known; the call itself agrees.
+            let feature = call([0x8000_0001, id, 0, 0]);
+            open("arch_features.workaround", feature, "depends on the CPU");
+            let called = call([id, 0, 0, 0]);
+            let known = feature != NOT_SUPPORTED;
+            own(
+                "workaround.known",
+                u64::from(matches!(feature, 0 | 1) == known),
+                1,
+            );
+            own(
+                "workaround.call",
+                u64::from(called == NOT_SUPPORTED),
+                u64::from(!known),
+            );
+        }
         own(
             "smc.psci_version",
             with(SMC, [0x8400_0000, 0, 0, 0]),
@@ -195,6 +219,47 @@ fn versions(domain: bool) {
             "upper-half-ignored",
             call([0xdead_beef_8400_0000, 0, 0, 0]),
             0x1_0001,
+        );
+    }
+}
+
+/// TRNG (Arm DEN 0098): there, whole; or not there at all.
+fn random_numbers() {
+    let version = call([0x8400_0050, 0, 0, 0]);
+    open("trng_version", version, "optional");
+    if version == NOT_SUPPORTED {
+        for (name, id) in [
+            ("trng.features", 0x8400_0051),
+            ("trng.uuid", 0x8400_0052),
+            ("trng.rnd32", 0x8400_0053),
+            ("trng.rnd64", 0xc400_0053),
+        ] {
+            check(name, call([id, 0x8400_0053, 0, 0]), NOT_SUPPORTED);
+        }
+        return;
+    }
+    own("trng.version.major", version >> 16, 1);
+    for id in [
+        0x8400_0050,
+        0x8400_0051,
+        0x8400_0052,
+        0x8400_0053,
+        0xc400_0053,
+    ] {
+        own("trng.features", call([0x8400_0051, id, 0, 0]), 0);
+    }
+    for bits in [0, 193, 1 << 31] {
+        own(
+            "trng.rnd64.bits",
+            call([0xc400_0053, bits, 0, 0]),
+            INVALID_PARAMETERS,
+        );
+    }
+    for bits in [0, 97] {
+        own(
+            "trng.rnd32.bits",
+            call([0x8400_0053, bits, 0, 0]),
+            INVALID_PARAMETERS,
         );
     }
 }

@@ -10,10 +10,15 @@ core::arch::global_asm!(include_str!("../../runtime/src/start.S"));
 core::arch::global_asm!(include_str!("vectors.S"));
 
 fn checks(domain: bool) {
-    gic::write32(gic::GICR + 0x14, 0);
-    exception::write(gic::SRE, 7);
+    if domain {
+        report::in_a_domain();
+    }
+    if !gic::is_v2() {
+        gic::write32(gic::GICR + 0x14, 0);
+        exception::write(gic::SRE, 7);
+    }
     registers::run();
-    gic::write32(gic::GICD, 3);
+    gic::forward(true);
     power::run(domain);
     delivery::run();
     timer::run();
@@ -24,7 +29,9 @@ fn checks(domain: bool) {
 
 #[unsafe(no_mangle)]
 extern "C" fn guest_main(tree: u64, _begun: u64) -> ! {
-    match Tree::at(tree).word_after(b"conformance=") {
+    let tree = Tree::at(tree);
+    gic::find(&tree);
+    match tree.word_after(b"conformance=") {
         Some(b"check") => checks(false),
         Some(b"domain") => checks(true),
         _ => {

@@ -1,7 +1,7 @@
 //! Distributor and redistributors, register by register.
 
 use crate::gic::*;
-use crate::report::{check, open};
+use crate::report::{check, open, own};
 
 /// A set/clear pair of registers, one word of them.
 fn pair(names: [&str; 3], base: u64, set: u64, clear: u64, bits: u64) {
@@ -61,7 +61,19 @@ fn distributor() {
         write32(GICD + offset, 0xffff_ffff);
         check(name, read32(GICD + offset), 0);
     }
-    // Word 2: INTIDs 64 to 95, which nothing drives.
+    shared();
+    let route = GICD + 0x6000 + 64 * 8;
+    write64(route, 1);
+    check("gicd.irouter.double", read64(route), 1);
+    check("gicd.irouter.low", read32(route), 1);
+    check("gicd.irouter.high", read32(route + 4), 0);
+    write32(route, 0);
+    check("gicd.irouter.word", read64(route), 0);
+    check("gicd.irouter31", read64(GICD + 0x6000 + 31 * 8), 0);
+}
+
+/// What is the same in both versions: shared interrupts, 64 to 95, which nothing drives.
+fn shared() {
     let word = 8;
     let name = ["gicd.enable.reset", "gicd.enable.set", "gicd.enable.clear"];
     pair(name, GICD + word, SET_ENABLE, CLEAR_ENABLE, 0xffff_ffff);
@@ -105,14 +117,123 @@ fn distributor() {
         read32(at) & 0xf0f0_f0f0,
         0xf0f0_f0f0,
     );
-    let route = GICD + 0x6000 + 64 * 8;
-    write64(route, 1);
-    check("gicd.irouter.double", read64(route), 1);
-    check("gicd.irouter.low", read32(route), 1);
-    check("gicd.irouter.high", read32(route + 4), 0);
-    write32(route, 0);
-    check("gicd.irouter.word", read64(route), 0);
-    check("gicd.irouter31", read64(GICD + 0x6000 + 31 * 8), 0);
+    // Widths that the specification doesn't list.
+    let reason = "width not listed for the register";
+    open("gicd.typer.half", read16(GICD + 4), reason);
+    open("gicd.typer.byte", read8(GICD + 4), reason);
+    open("gicd.typer.double", read64(GICD), reason);
+    open("gicd.isenabler2.byte", read8(GICD + SET_ENABLE + 8), reason);
+    write32(at, 0x8080_8080);
+    write16(at, 0x4040);
+    open("gicd.priority.half", read32(at), reason);
+    write32(at, 0);
+    check("gicd.priority.after", read32(at), 0);
+    write32(GICD + CLEAR_ENABLE + word, 0xffff_ffff);
+}
+
+/// A GICv2's distributor.
+fn distributor_v2() {
+    for value in [0, 1, 2, 3] {
+        write32(GICD, value);
+        check("gicd.ctlr", read32(GICD), value);
+    }
+    let typer = read32(GICD + 4);
+    open("gicd.typer", typer, "implemented INTIDs");
+    check("gicd.typer.at-least-96", u64::from(typer & 0x1f >= 2), 1);
+    check("gicd.typer.cpus", typer >> 5 & 7, 1);
+    write32(GICD + 4, 0);
+    check("gicd.typer.ro", u64::from(read32(GICD + 4) == typer), 1);
+    open("gicd.iidr", read32(GICD + 8), "implementer");
+    check("gicd.pidr2.archrev", read32(GICD + 0xfe8) >> 4 & 0xf, 2);
+    for (name, offset) in [
+        ("gicd.isenabler31", SET_ENABLE + 31 * 4),
+        ("gicd.ispendr31", SET_PENDING + 31 * 4),
+        ("gicd.isactiver31", SET_ACTIVE + 31 * 4),
+        ("gicd.reserved-14", 0x14),
+        ("gicd.reserved-30", 0x30),
+        ("gicd.reserved-f30", 0xf30),
+    ] {
+        write32(GICD + offset, 0xffff_ffff);
+        check(name, read32(GICD + offset), 0);
+    }
+    // This CPU's own interrupts.
+    open(
+        "gicd.isenabler0",
+        read32(GICD + SET_ENABLE),
+        "SGIs may always be enabled",
+    );
+    for ppi in [1 << 20, 1 << 24 | 1 << 28] {
+        let name = [
+            "gicd.enable0.none",
+            "gicd.enable0.set",
+            "gicd.enable0.clear",
+        ];
+        pair(name, GICD, SET_ENABLE, CLEAR_ENABLE, ppi);
+        let name = [
+            "gicd.pending0.none",
+            "gicd.pending0.set",
+            "gicd.pending0.clear",
+        ];
+        pair(name, GICD, SET_PENDING, CLEAR_PENDING, ppi);
+        let name = [
+            "gicd.active0.none",
+            "gicd.active0.set",
+            "gicd.active0.clear",
+        ];
+        pair(name, GICD, SET_ACTIVE, CLEAR_ACTIVE, ppi);
+    }
+    write32(GICD + SET_PENDING, 0xffff);
+    check("gicd.ispendr0.sgis", read32(GICD + SET_PENDING) & 0xffff, 0);
+    write32(GICD + CONFIG, 0);
+    check(
+        "gicd.icfgr0.ro",
+        read32(GICD + CONFIG) & 0xaaaa_aaaa,
+        0xaaaa_aaaa,
+    );
+    open(
+        "gicd.icfgr1",
+        read32(GICD + CONFIG + 4),
+        "which PPIs are level-sensitive",
+    );
+    write32(GICD + PRIORITY + 4, 0x2040_6080);
+    check(
+        "gicd.priority0.word",
+        read32(GICD + PRIORITY + 4),
+        0x2040_6080,
+    );
+    write8(GICD + PRIORITY + 5, 0xf0);
+    check(
+        "gicd.priority0.one-byte",
+        read32(GICD + PRIORITY + 4),
+        0x2040_f080,
+    );
+    for value in [0xffff_ffff, 0xffff_a5a5, 0] {
+        write32(GICD + GROUP, value);
+        check("gicd.igroupr0", read32(GICD + GROUP), value);
+    }
+    for n in [0, 28] {
+        write32(GICD + TARGETS + n, 0);
+        check(
+            "gicd.itargetsr0.ro",
+            read32(GICD + TARGETS + n),
+            0x0101_0101,
+        );
+    }
+    let at = GICD + TARGETS + 64;
+    write32(at, 0x0102_0300);
+    check("gicd.itargetsr.word", read32(at), 0x0102_0300);
+    check("gicd.itargetsr.byte", read8(at + 2), 2);
+    write8(at + 3, 0xff);
+    // QEMU's has these bits for CPUs that aren't.
+    own("gicd.itargetsr.no-such-cpu", read32(at), 0x0302_0300);
+    for intid in 64..96 {
+        write8(GICD + TARGETS + intid, 1);
+    }
+    check("gicd.itargetsr.one-byte", read32(at), 0x0101_0101);
+    shared();
+    check("gicd.sgir.wo", read32(SGIR), 0);
+    write32(CLEAR_SGI, 0xffff_ffff);
+    check("gicd.cpendsgir", read32(CLEAR_SGI), 0);
 }
 
 fn redistributors() {
@@ -203,6 +324,9 @@ fn redistributors() {
 
 /// All of them.
 pub fn run() {
+    if is_v2() {
+        return distributor_v2();
+    }
     distributor();
     redistributors();
 }
