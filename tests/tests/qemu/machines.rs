@@ -204,3 +204,33 @@ fn raspi4b_tells_what_it_lacks() {
         "{error}"
     );
 }
+
+/// A CPU whose word of the spin table isn't memory, or isn't the one that it polls, stays off, and costs the others nothing.
+#[test]
+fn raspi4b_goes_on_without_cpus_that_do_not_come() -> Result<()> {
+    let release = |cpu, at| Edit::cells(&format!("/cpus/cpu@{cpu}"), "cpu-release-addr", &[0, at]);
+    // The UART; and a word that nobody polls.
+    let mut scenario = Scenario::raspi4b("raspi4b-cpus")
+        .with_edit(release(1, 0xfe21_5040))
+        .with_edit(release(3, 0x100_0000));
+    let bootargs = format!("panic=-1 {}", workload(1, "mode=idle"));
+    let mut domain = DomainSpec::linux(0, &bootargs);
+    domain.vcpus = 2;
+    domain.affinity = vec![2, 0];
+    domain.memory_kib = 192 << 10;
+    scenario.domains.push(domain);
+    let machine = Machine::boot(&scenario, LIMIT)?;
+    for warning in [
+        "CPU 0x1 stays off: cpu-release-addr: 0xfe215040 is not a word of RAM",
+        "CPU 0x3 was started but did not come",
+    ] {
+        machine.wait_baton(warning, PATIENCE, |text| {
+            text.contains(warning).then_some(())
+        })?;
+    }
+    has_cpus(&machine, "d1", 2)?;
+    machine.wait_domain("d1", "its program", PATIENCE, |text| {
+        (text == "workload: ready").then_some(())
+    })?;
+    machine.finish()
+}
