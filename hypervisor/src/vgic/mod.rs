@@ -54,6 +54,8 @@ mod transfer;
 mod v2;
 
 #[cfg(test)]
+mod linked_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod register_tests;
