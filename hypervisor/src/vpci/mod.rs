@@ -39,6 +39,8 @@ mod signals;
 #[cfg(test)]
 mod message_tests;
 #[cfg(test)]
+mod reset_tests;
+#[cfg(test)]
 mod tests;
 
 pub use bus::{BarMapping, Effect, SLOTS, SlotError, VirtualBus, Window, Windows, intx_line};
@@ -46,8 +48,8 @@ pub use description::{BARS, Bar, DescriptionError, FunctionDescription};
 pub use header::VirtualFunction;
 pub use msi::{Message, Msi};
 pub use physical::{
-    BarPlacement, ConfigAccess, FunctionAddress, HostWindow, PhysicalError, WindowAllocator,
-    assign_bars, describe, disable_messages, interrupt_status, set_bus_master,
-    set_interrupt_disable, set_memory_decode, update_command,
+    BarPlacement, ConfigAccess, FunctionAddress, HostWindow, PhysicalError, RESET_TIME,
+    WindowAllocator, assign_bars, describe, disable_messages, interrupt_status, restore,
+    set_bus_master, set_interrupt_disable, set_memory_decode, start_reset, update_command,
 };
 pub use signals::Signals;

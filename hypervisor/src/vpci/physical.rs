@@ -6,6 +6,7 @@
 
 use alloc::vec::Vec;
 use coproc_core::address::HostPhysical;
+use coproc_core::time::Duration;
 use core::fmt;
 
 use super::description::{BARS, Bar, DescriptionError, FunctionDescription};
@@ -117,14 +118,78 @@ pub fn interrupt_status(access: &mut impl ConfigAccess, function: FunctionAddres
     register != u32::MAX && (register >> 16) as u16 & STATUS_INTERRUPT != 0
 }
 
-/// Switches MSI off, if the function has it: its interrupts are INTx.
+/// Switches MSI and MSI-X off, if the function has them: its interrupts are INTx.
 pub fn disable_messages(access: &mut impl ConfigAccess, function: FunctionAddress) {
-    if let Some(at) = capability(access, function, msi::ID) {
-        let control = access.read32(function, at);
-        if control & msi::ENABLE != 0 {
-            access.write32(function, at, control & !msi::ENABLE);
+    for (id, enable) in [(msi::ID, msi::ENABLE), (MSIX, MSIX_ENABLE)] {
+        if let Some(at) = capability(access, function, id) {
+            let control = access.read32(function, at);
+            if control & enable != 0 {
+                access.write32(function, at, control & !enable);
+            }
         }
     }
+}
+
+/// MSI-X (PCI 3.0, 6.8.2): bit 15 of Message Control.
+const MSIX: u8 = 0x11;
+const MSIX_ENABLE: u32 = 1 << 31;
+/// PCI Express (PCI Express Base Specification, 7.5.3): Device Capabilities, Device Control, and of each the bit about function level reset.
+const EXPRESS: u8 = 0x10;
+const DEVICE_CAPABILITIES: u16 = 4;
+const DEVICE_CAPABLE: u32 = 1 << 28;
+const DEVICE_CONTROL: u16 = 8;
+const DEVICE_RESET: u32 = 1 << 15;
+/// Advanced Features for Conventional PCI (ECN of 2008): likewise.
+const ADVANCED: u8 = 0x13;
+const ADVANCED_CAPABLE: u32 = 1 << 25;
+const ADVANCED_CONTROL: u16 = 4;
+const ADVANCED_RESET: u32 = 1 << 0;
+
+/// How long a function may take for [`start_reset`] (PCI Express Base Specification, 6.6.2).
+pub const RESET_TIME: Duration = Duration::from_millis(100);
+
+/// Begins a function level reset; returns whether the function has it. It must not be touched for [`RESET_TIME`], and has lost its
+/// BARs and Command then: see [`restore`].
+pub fn start_reset(access: &mut impl ConfigAccess, function: FunctionAddress) -> bool {
+    if let Some(at) = capability(access, function, EXPRESS)
+        && access.read32(function, at.saturating_add(DEVICE_CAPABILITIES)) & DEVICE_CAPABLE != 0
+    {
+        let control = at.saturating_add(DEVICE_CONTROL);
+        // Device Status, the upper half, has bits that a one clears.
+        let value = access.read32(function, control) & 0xffff | DEVICE_RESET;
+        access.write32(function, control, value);
+        return true;
+    }
+    if let Some(at) = capability(access, function, ADVANCED)
+        && access.read32(function, at) & ADVANCED_CAPABLE != 0
+    {
+        access.write32(
+            function,
+            at.saturating_add(ADVANCED_CONTROL),
+            ADVANCED_RESET,
+        );
+        return true;
+    }
+    false
+}
+
+/// Gives a function its BARs again after a reset: they decode, and it neither interrupts nor masters the bus.
+pub fn restore(
+    access: &mut impl ConfigAccess,
+    function: FunctionAddress,
+    description: &FunctionDescription,
+    placements: &[Option<BarPlacement>; BARS],
+) {
+    disable_messages(access, function);
+    let everything = command::IO_SPACE | command::MEMORY_SPACE | command::BUS_MASTER;
+    update_command(access, function, everything, command::INTERRUPT_DISABLE);
+    let bars = description.bars.iter().zip(placements).enumerate();
+    for (index, (bar, placement)) in bars {
+        if let (Some(bar), Some(placement)) = (bar, placement) {
+            write_bar(access, function, index, bar.wide, placement.bus);
+        }
+    }
+    update_command(access, function, 0, command::MEMORY_SPACE);
 }
 
 /// Offset of a capability in the function's list, which may be damaged.
@@ -389,6 +454,20 @@ fn read_bar(
     u64::from(low) | u64::from(high) << 32
 }
 
+fn write_bar(
+    access: &mut impl ConfigAccess,
+    function: FunctionAddress,
+    index: usize,
+    wide: bool,
+    address: u64,
+) {
+    let register = bar_offset(index);
+    access.write32(function, register, address as u32);
+    if wide {
+        access.write32(function, register.saturating_add(4), (address >> 32) as u32);
+    }
+}
+
 fn assign_bar(
     access: &mut impl ConfigAccess,
     function: FunctionAddress,
@@ -405,15 +484,7 @@ fn assign_bar(
     let Some(placement) = windows.allocate(bar.size, bar.wide) else {
         return Err(PhysicalError::NoRoom(function, index as u8, bar.size));
     };
-    let register = bar_offset(index);
-    access.write32(function, register, placement.bus as u32);
-    if bar.wide {
-        access.write32(
-            function,
-            register.saturating_add(4),
-            (placement.bus >> 32) as u32,
-        );
-    }
+    write_bar(access, function, index, bar.wide, placement.bus);
     let held = read_bar(access, function, index, bar.wide);
     if held == placement.bus {
         Ok(placement)
