@@ -19,6 +19,7 @@ pub mod injection;
 pub mod ivshmem;
 pub mod lifecycle;
 pub mod memory;
+pub mod passthrough;
 pub mod physical_timer;
 pub mod psci;
 pub mod trace;

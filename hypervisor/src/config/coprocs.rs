@@ -319,27 +319,33 @@ fn device(node: &Node<'_>, machine: &Machine) -> Result<DeviceLocator, Error> {
     }
     let text = property.string()?;
     if let Some(address) = text.strip_prefix("pci:") {
-        let function = PciFunction::parse(address).ok_or_else(|| {
-            property.error(quote(text), "\"pci:SSSS:BB:DD.F\" in hexadecimal digits")
-        })?;
-        if !machine
-            .pci_hosts
-            .iter()
-            .any(|host| host.has_bus_of(function))
-        {
-            return Err(property
-                .error(
-                    quote(text),
-                    "a segment and bus below a PCIe host bridge of this machine",
-                )
-                .remedy("correct the address"));
-        }
-        return Ok(DeviceLocator::Pci(function));
+        return function(&property, text, address, machine).map(DeviceLocator::Pci);
     }
     match node.tree().find(text).filter(|found| found.path() == text) {
         Some(found) => Ok(described(&found, machine)),
         None => Err(property.error(format!("{}, which is no node", quote(text)), FORMS)),
     }
+}
+
+/// The PCI function with this address, which stands in `text` of a property.
+pub(super) fn function(
+    property: &Property<'_>,
+    text: &str,
+    address: &str,
+    machine: &Machine,
+) -> Result<PciFunction, Error> {
+    let function = PciFunction::parse(address)
+        .ok_or_else(|| property.error(quote(text), "\"pci:SSSS:BB:DD.F\" in hexadecimal digits"))?;
+    let mut hosts = machine.pci_hosts.iter();
+    if !hosts.any(|host| host.has_bus_of(function)) {
+        return Err(property
+            .error(
+                quote(text),
+                "a segment and bus below a PCIe host bridge of this machine",
+            )
+            .remedy("correct the address"));
+    }
+    Ok(function)
 }
 
 /// A device that is described in the tree: a CPU, or anything else.

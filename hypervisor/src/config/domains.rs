@@ -8,6 +8,7 @@
 
 use super::coprocs::{self, CoprocConfig, Entry, Known, keep, unknown};
 use super::machine::Machine;
+use super::passthrough::{self, Passed, Taken};
 use super::pools::{self, PoolConfig};
 use super::shared_memory::{self, SharedMemory};
 use crate::devicetree::{Error, Node, Region, Tree, quote};
@@ -55,6 +56,8 @@ const PROPERTIES: &[&str] = &[
     "baton,cpu-budget-us",
     "baton,cpu-period-us",
     "baton,restart",
+    passthrough::PROPERTY,
+    passthrough::TRUSTED,
     "#address-cells",
     "#size-cells",
     "phandle",
@@ -127,6 +130,8 @@ pub struct DomainConfig {
     pub pool: usize,
     /// What each of its vCPUs asks of the pool's algorithm.
     pub share: Parameters,
+    /// The devices that it has for itself.
+    pub passthrough: Vec<Passed>,
 }
 
 /// A file that the bootloader has put into memory.
@@ -310,6 +315,7 @@ impl Reader<'_, '_> {
         }
         let restart = self.restart();
         let restart = keep(&mut self.errors, restart);
+        let passthrough = self.passthrough();
         let Modules {
             kernel,
             ramdisk,
@@ -354,7 +360,20 @@ impl Reader<'_, '_> {
             affinity: affinity?,
             pool: pool?,
             share: share?,
+            passthrough,
         })
+    }
+
+    fn passthrough(&mut self) -> Vec<Passed> {
+        let before = self.before.iter().filter_map(|domain| domain.as_ref().ok());
+        let taken = Taken {
+            machine: self.machine,
+            coprocs: self.coprocs,
+            domains: before
+                .map(|domain| (domain.path.as_str(), domain.passthrough.as_slice()))
+                .collect(),
+        };
+        passthrough::read(&self.node, &taken, &mut self.errors, &mut self.warnings)
     }
 
     fn restart(&self) -> Result<RestartPolicy, Error> {
@@ -382,7 +401,7 @@ impl Reader<'_, '_> {
                     .push(unknown(&property, "a property that Baton acts on"));
             }
         }
-        for name in ["vpl011", "baton,control"] {
+        for name in ["vpl011", "baton,control", passthrough::TRUSTED] {
             if let Some(flag) = self
                 .node
                 .property(name)

@@ -19,6 +19,7 @@
 pub mod coprocs;
 pub mod domains;
 pub mod machine;
+pub mod passthrough;
 pub mod pools;
 pub mod shared_memory;
 #[cfg(test)]
@@ -27,5 +28,6 @@ pub(crate) mod tests;
 pub use coprocs::{CoprocConfig, DeviceLocator, Known, KnownName, PciFunction};
 pub use domains::{Assignment, Configuration, DomainConfig, Module, Rejected};
 pub use machine::Machine;
+pub use passthrough::{Dma, Passed, PassedNode};
 pub use pools::PoolConfig;
 pub use shared_memory::SharedMemory;

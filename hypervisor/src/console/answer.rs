@@ -77,6 +77,7 @@ enum State {
     Told,
     Memory,
     Pools(usize),
+    Devices(usize),
     /// All vCPUs, or those of one domain, which was found.
     Vcpus {
         index: usize,
@@ -108,6 +109,7 @@ impl Answer {
             Command::Help => (State::Help(0), None),
             Command::Domains => (State::Domains(0), None),
             Command::Memory => (State::Memory, None),
+            Command::Devices => (State::Devices(0), None),
             Command::DomainReport(domain) => (State::Crash(domain, 0), None),
             Command::CoprocList => (
                 State::Coprocs {
@@ -266,6 +268,13 @@ impl Answer {
                     *vcoproc = vcoproc.saturating_add(1);
                     false
                 }
+            },
+            State::Devices(index) => match management.device(*index) {
+                Some(report) => {
+                    *index = index.saturating_add(1);
+                    put(line, &report)
+                }
+                None => self.finish(),
             },
             State::Pools(index) => match management.pool(*index) {
                 Some(report) => {

@@ -17,6 +17,7 @@ use coproc_core::trace::TraceKind;
 use core::fmt;
 
 use super::cpus::{PoolReport, VcpuReport};
+use super::devices::DeviceReport;
 use crate::lifecycle::{Crash, Operation, Refusal, State};
 
 use crate::trace::Rings;
@@ -687,6 +688,9 @@ pub trait Management {
     /// # Errors
     /// [`ManagementError`]; nothing is changed then.
     fn set(&mut self, coproc: CoprocId, name: &str, value: &str) -> Result<(), ManagementError>;
+
+    /// The device at `index` that a domain has for itself, of all domains in order.
+    fn device(&mut self, index: usize) -> Option<DeviceReport>;
 
     /// The pool of CPUs at `index`.
     fn pool(&mut self, index: usize) -> Option<PoolReport>;

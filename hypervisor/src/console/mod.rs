@@ -23,6 +23,7 @@
 
 pub mod answer;
 pub mod cpus;
+pub mod devices;
 pub mod input;
 pub mod management;
 pub mod multiplexer;

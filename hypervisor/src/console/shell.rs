@@ -16,13 +16,14 @@ use crate::lifecycle::Operation;
 pub const LINE_LENGTH: usize = 200;
 
 /// What `help` shows.
-pub const HELP: [&str; 25] = [
+pub const HELP: [&str; 26] = [
     "domains                        list the domains",
     "domain create|destroy dN       build domain N from its configuration and start it, or give back all it has",
     "domain pause|resume|restart dN hold it, let it go on, start it anew",
     "domain report dN               its last crash: registers and exits",
     "domain cycle dN ROUNDS         create and destroy it so many times: for those who look for leaks",
     "memory                         what is free, and what Baton uses",
+    "devices                        devices that one domain has for itself",
     "coproc list                    list the shared coprocessors",
     "coproc query [ID]              coprocessors and their vcoprocs, with times and counters",
     "coproc timeline [ID]           who held which coprocessor, from when to when",
@@ -61,6 +62,8 @@ pub enum Command {
     DomainCycle(DomainId, u32),
     /// `memory`
     Memory,
+    /// `devices`
+    Devices,
     /// `inject allocation|driver N`
     #[cfg(feature = "fault-injection")]
     Inject(crate::injection::Kind, u32),
@@ -240,6 +243,10 @@ pub fn parse(line: &str) -> Result<Command, ParseError> {
         "memory" => {
             words.usage = "memory";
             Command::Memory
+        }
+        "devices" => {
+            words.usage = "devices";
+            Command::Devices
         }
         #[cfg(feature = "fault-injection")]
         "inject" => {

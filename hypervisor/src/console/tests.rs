@@ -746,6 +746,22 @@ impl Management for System {
         })
     }
 
+    fn device(&mut self, index: usize) -> Option<devices::DeviceReport> {
+        let last_fault = [
+            None,
+            Some(coproc_core::address::DeviceAddress::new(0x7000_0000)),
+        ];
+        let names = ["/gpio@e2000000", "pci:0000:00:02.0"];
+        Some(devices::DeviceReport {
+            domain: DomainId(2),
+            name: names.get(index)?,
+            given: index == 1,
+            interrupts: 3,
+            faults: index as u64,
+            last_fault: *last_fault.get(index)?,
+        })
+    }
+
     fn pool(&mut self, index: usize) -> Option<cpus::PoolReport> {
         (index == 0).then_some(cpus::PoolReport {
             id: 4,
@@ -955,6 +971,19 @@ fn histograms_show_their_buckets() {
         },
     };
     assert!(longest.to_string().len() < OWN_LINE_MAX);
+}
+
+/// Devices that domains have for themselves are listed.
+#[test]
+fn devices_of_domains() {
+    let mut console = Console::new();
+    let mut system = System::default();
+    let first = "device domain=d2 name=/gpio@e2000000 given=0 interrupts=3 iommu_faults=0 last_fault_address=-";
+    let second = "device domain=d2 name=pci:0000:00:02.0 given=1 interrupts=3 iommu_faults=1 last_fault_address=0x70000000";
+    assert_eq!(
+        ask(&mut console, &mut system, "devices", T0),
+        [first, second, "ok"]
+    );
 }
 
 /// Pools and vCPUs are listed and changed.

@@ -39,6 +39,10 @@ pub const FW_CFG_SIZE: u64 = 0x18;
 pub const WATCHDOG_BASE: u64 = 0x0c00_0000;
 /// Size of one of its two frames.
 pub const WATCHDOG_FRAME: u64 = 0x1000;
+/// First address of the registers of devices that the domain was given: further up among those that QEMU leaves to devices added at will.
+pub const PASSTHROUGH_BASE: u64 = 0x0c20_0000;
+/// Size of that window: up to PCI memory.
+pub const PASSTHROUGH_SIZE: u64 = PCI_MEM32_BASE - PASSTHROUGH_BASE;
 /// First address of PCI memory below 4 GiB; the same on the CPU's side and in a BAR.
 pub const PCI_MEM32_BASE: u64 = 0x1000_0000;
 /// Size of that window.
@@ -69,6 +73,10 @@ pub const WATCHDOG_SPI: u32 = 10;
 /// SPI of INTA of PCI device 0, level-high (INTID 35). Pin `p` (0 = INTA) of device `d` is SPI
 /// `PCI_INTX_SPI + (d + p) % 4`.
 pub const PCI_INTX_SPI: u32 = 3;
+/// First of the SPIs of devices that the domain was given: those that QEMU has for virtio's.
+pub const PASSTHROUGH_SPI: u32 = 16;
+/// How many.
+pub const PASSTHROUGH_SPIS: u32 = 32;
 /// First of the SPIs of messages, edge-triggered (INTID 80); behind it only more of them.
 pub const V2M_SPI: u32 = 48;
 /// How many.

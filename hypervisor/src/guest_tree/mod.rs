@@ -17,12 +17,16 @@
 )]
 
 pub mod layout;
+mod passthrough;
 #[cfg(test)]
 mod tests;
 
+use crate::config::Passed;
 use crate::devicetree::Region;
 use crate::flash;
+use crate::passthrough::{Full, Place, plan};
 use crate::vgic::Version;
+use crate::vpci::SLOTS;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -65,6 +69,10 @@ pub struct GuestTree<'a> {
     pub initrd: Option<Region>,
     /// Entropy for the kernel; none if empty.
     pub rng_seed: &'a [u8],
+    /// The devices that the domain has for itself.
+    pub devices: &'a [Passed],
+    /// Where its RAM is in the machine, in order: address and size. Needed only for devices with unconfined DMA.
+    pub host_memory: &'a [Region],
 }
 
 /// Why no tree was made.
@@ -76,6 +84,8 @@ pub enum Error {
     Cpus(u32),
     /// The ramdisk isn't in RAM.
     Initrd(Region),
+    /// The devices don't fit.
+    Devices(Full),
     /// The writer refused, for example a command line with a NUL in it.
     Writer(vm_fdt::Error),
 }
@@ -83,6 +93,12 @@ pub enum Error {
 impl From<vm_fdt::Error> for Error {
     fn from(error: vm_fdt::Error) -> Self {
         Self::Writer(error)
+    }
+}
+
+impl From<Full> for Error {
+    fn from(full: Full) -> Self {
+        Self::Devices(full)
     }
 }
 
@@ -94,6 +110,7 @@ impl fmt::Display for Error {
             }
             Self::Cpus(count) => write!(f, "{count} vCPUs; expected 1 to {CPU_LIMIT}"),
             Self::Initrd(region) => write!(f, "the ramdisk at {region} isn't in the domain's RAM"),
+            Self::Devices(full) => write!(f, "devices with {full}"),
             Self::Writer(error) => write!(f, "device tree writer: {error}"),
         }
     }
@@ -152,9 +169,11 @@ pub fn build(guest: &GuestTree<'_>) -> Result<Vec<u8>, Error> {
         flash(&mut fdt)?;
     }
     watchdog(&mut fdt)?;
+    let places = plan(guest.devices)?;
     if guest.pci {
-        pcie(&mut fdt)?;
+        pcie(&mut fdt, &places)?;
     }
+    passthrough::nodes(&mut fdt, guest, &places)?;
     fdt.end_node(root)?;
     Ok(fdt.finish()?)
 }
@@ -321,7 +340,7 @@ fn watchdog(fdt: &mut FdtWriter) -> Result<(), Error> {
     Ok(fdt.end_node(node)?)
 }
 
-fn pcie(fdt: &mut FdtWriter) -> Result<(), Error> {
+fn pcie(fdt: &mut FdtWriter, places: &[Place]) -> Result<(), Error> {
     // Named after its memory window, as QEMU does.
     let node = fdt.begin_node(&format!("pcie@{PCI_MEM32_BASE:x}"))?;
     fdt.property_string("compatible", "pci-host-ecam-generic")?;
@@ -348,11 +367,22 @@ fn pcie(fdt: &mut FdtWriter) -> Result<(), Error> {
     fdt.property_array_u32("ranges", &ranges.collect::<Vec<u32>>())?;
     // All requester ids.
     fdt.property_array_u32("msi-map", &[0, PHANDLE_V2M, 0, 0x1_0000])?;
-    // The mask leaves device modulo 4 and the pin.
-    fdt.property_array_u32("interrupt-map-mask", &[3 << 11, 0, 0, 7])?;
-    let rows = (0..4_u32).flat_map(|device| (0..4_u32).map(move |pin| (device, pin)));
+    // A function of the domain's own has an interrupt of its own, whatever its pin; without one the mask leaves device modulo 4 and the pin.
+    let own = |device: u32| {
+        let mut places = places.iter();
+        let place = places.find(|place| place.slot.map(u32::from) == Some(device));
+        place.and_then(|place| place.spis.first().copied())
+    };
+    let devices = match places.iter().any(|place| place.slot.is_some()) {
+        true => SLOTS as u32,
+        false => 4,
+    };
+    let mask = devices.wrapping_sub(1) << 11;
+    fdt.property_array_u32("interrupt-map-mask", &[mask, 0, 0, 7])?;
+    let rows = (0..devices).flat_map(|device| (0..4_u32).map(move |pin| (device, pin)));
     let map = rows.flat_map(|(device, pin)| {
-        let spi = PCI_INTX_SPI.wrapping_add(device.wrapping_add(pin) & 3);
+        let swizzled = PCI_INTX_SPI.wrapping_add(device.wrapping_add(pin) & 3);
+        let spi = own(device).unwrap_or(swizzled);
         // Child address and pin; controller and its unit address; the interrupt there.
         [
             device << 11,

@@ -5,6 +5,8 @@ use super::*;
 use crate::config::Machine;
 use crate::config::PciFunction;
 use crate::config::machine::{Conduit, Gic, WindowKind};
+use crate::config::machine::{IntId, Interrupt, Trigger};
+use crate::config::{Dma, PassedNode};
 use crate::devicetree::tests::{QEMU_GICV2, QEMU_GICV3};
 use crate::devicetree::{Node, Tree};
 use alloc::string::ToString;
@@ -25,6 +27,8 @@ fn full() -> GuestTree<'static> {
             size: 0x12_3456,
         }),
         rng_seed: &[7; 32],
+        devices: &[],
+        host_memory: &[],
     }
 }
 
@@ -380,5 +384,115 @@ proptest! {
         prop_assert_eq!(machine.cpus.len(), cpus as usize);
         prop_assert_eq!(machine.uart.is_some(), uart);
         prop_assert_eq!(machine.pci_hosts.len(), usize::from(pci));
+    }
+}
+
+fn passed(path: &str, dma: Dma, clocks: &[u32]) -> Passed {
+    let interrupt = |number, trigger| Interrupt {
+        intid: IntId::spi(number),
+        trigger,
+    };
+    Passed::Node(PassedNode {
+        path: path.into(),
+        name: "device".into(),
+        registers: vec![Region {
+            address: 0xe000_0000,
+            size: 0x50,
+        }],
+        interrupts: vec![
+            interrupt(300, Trigger::Level),
+            interrupt(301, Trigger::Edge),
+        ],
+        dma,
+        clocks: clocks.to_vec(),
+        properties: vec![("compatible".into(), b"vendor,device\0".to_vec())],
+    })
+}
+
+/// Devices of the domain's own stand on buses that say what their DMA addresses, with registers, interrupts and clocks of this tree.
+#[test]
+fn devices_given_to_the_domain_are_in_its_tree() {
+    let function = PciFunction {
+        segment: 0,
+        bus: 0,
+        device: 2,
+        function: 0,
+    };
+    let devices = [
+        passed("/one", Dma::None, &[24_000_000, 1_000]),
+        Passed::Pci(function, coproc_core::id::StreamId(0)),
+        passed("/two", Dma::Unconfined, &[]),
+    ];
+    let host_memory = [(0x8000_0000, 0x800_0000), (0x1_0000_0000, 0x800_0000)]
+        .map(|(address, size)| Region { address, size });
+    let guest = GuestTree {
+        devices: &devices,
+        host_memory: &host_memory,
+        ..full()
+    };
+    let blob = as_host(&build(&guest).unwrap());
+    let tree = Tree::new(&blob).unwrap();
+    let one = tree.find("/passthrough/device@c200000").unwrap();
+    assert!(one.is_compatible(&["vendor,device"]));
+    assert_eq!(
+        one.cpu_reg().unwrap(),
+        [Region {
+            address: PASSTHROUGH_BASE,
+            size: 0x50
+        }]
+    );
+    let cells: Vec<Vec<u32>> = one
+        .interrupts()
+        .unwrap()
+        .iter()
+        .map(|one| one.cells.collect())
+        .collect();
+    assert_eq!(cells, [[0, 16, 4], [0, 17, 1]]);
+    let clocks: Vec<u32> = one.property("clocks").unwrap().cells().unwrap().collect();
+    let frequencies: Vec<u32> = clocks
+        .iter()
+        .map(|phandle| {
+            let clock = tree.by_phandle(*phandle).unwrap();
+            clock.property("clock-frequency").unwrap().u32().unwrap()
+        })
+        .collect();
+    assert_eq!(frequencies, [24_000_000, 1_000]);
+    let bus = tree.find("/passthrough").unwrap();
+    assert_eq!(bus.property("dma-ranges").unwrap().value(), [0; 0]);
+    let bus = tree.find("/passthrough-unconfined").unwrap();
+    let ranges: Vec<u32> = bus
+        .property("dma-ranges")
+        .unwrap()
+        .cells()
+        .unwrap()
+        .collect();
+    assert_eq!(
+        ranges,
+        [
+            0,
+            0x8000_0000,
+            0,
+            0x4000_0000,
+            0,
+            0x800_0000,
+            1,
+            0,
+            0,
+            0x4800_0000,
+            0,
+            0x800_0000
+        ]
+    );
+    assert!(bus.child("device@c201000").is_some());
+    // The function's interrupt is its own whatever its pin, and everybody else's is where it was.
+    let machine = Machine::from_tree(&tree).unwrap();
+    let host = &machine.pci_hosts[0];
+    for device in 0..32 {
+        let function = PciFunction { device, ..function };
+        for pin in 1..=4 {
+            let intid = host.intx_interrupt(function, pin).unwrap().intid.0;
+            let swizzled = intx_intid(device, pin - 1);
+            assert_eq!(intid, if device == 31 { 32 + 18 } else { swizzled });
+        }
     }
 }

@@ -18,10 +18,10 @@ use coproc_core::coproc::{Coproc, Settings};
 use coproc_core::driver::{Confinement, Match, Unconfined};
 use coproc_core::record::{Header, Log};
 use core::sync::atomic::Ordering;
-use hypervisor::config::machine::{Machine, PciHost, Trigger, WindowKind};
+use hypervisor::config::machine::{Machine, PciHost, Trigger};
 use hypervisor::config::{Configuration, CoprocConfig, DeviceLocator};
 use hypervisor::devicetree::Error;
-use hypervisor::vpci::{self, FunctionAddress, FunctionDescription, HostWindow, WindowAllocator};
+use hypervisor::vpci::{self, FunctionAddress, FunctionDescription, WindowAllocator};
 use platforms::iommu::smmuv3::{Setup, Smmu};
 use platforms::translation::TableMemory;
 
@@ -75,26 +75,18 @@ pub fn start_iommu(machine: &Machine, gic: &mut gic::Gic) {
 pub fn start_coprocs(
     host: Option<&PciHost>,
     configuration: &Configuration,
+    windows: &mut WindowAllocator,
     gic: &mut gic::Gic,
     online: &[Option<usize>],
 ) -> Vec<Instance> {
     let mut instances = Vec::new();
-    let windows = host
-        .into_iter()
-        .flat_map(|host| &host.windows)
-        .filter(|window| matches!(window.kind, WindowKind::Mem32 | WindowKind::Mem64));
-    let mut windows = WindowAllocator::new(windows.map(|window| HostWindow {
-        bus: window.pci_address,
-        host: HostPhysical::new(window.cpu.address),
-        size: window.cpu.size,
-    }));
     for config in &configuration.coprocs {
         let started = match &config.device {
             DeviceLocator::Cpu { index, .. } => {
                 start_firmware_core(config, online.get(*index).copied().flatten())
             }
             DeviceLocator::Pci(_) | DeviceLocator::Node(_) => match host {
-                Some(host) => start_coproc(host, config, &mut windows, gic),
+                Some(host) => start_coproc(host, config, windows, gic),
                 None => Err(config.device_absent()),
             },
         };

@@ -6,6 +6,7 @@ use crate::arch::gic::Gic;
 use alloc::vec::Vec;
 use hypervisor::config::Configuration;
 use hypervisor::config::machine::{Machine, PciHost};
+use hypervisor::vpci::WindowAllocator;
 
 /// Leaves the IOMMU as the boot loader left it.
 pub const fn start_iommu(_: &Machine, _: &mut Gic) {}
@@ -14,6 +15,7 @@ pub const fn start_iommu(_: &Machine, _: &mut Gic) {}
 pub const fn start_coprocs(
     _: Option<&PciHost>,
     _: &Configuration,
+    _: &mut WindowAllocator,
     _: &mut Gic,
     _: &[Option<usize>],
 ) -> Vec<Instance> {

@@ -11,6 +11,7 @@ use super::devices::Devices;
 use super::flash::Bank;
 use super::lifecycle::Control;
 use super::messages;
+use super::passthrough::Given;
 use super::schedule;
 use super::shared_memory::Port;
 use super::sharing::Link;
@@ -334,6 +335,8 @@ pub struct Domain {
     pub power: Mutex<DomainPower>,
     /// Its PCI bus.
     pub pci: Mutex<Pci>,
+    /// The devices that it has for itself.
+    pub given: Given,
     /// Its UART, if it has one.
     pub uart: Option<Mutex<Vpl011>>,
     /// Its flash, if it started with firmware.
@@ -356,7 +359,13 @@ pub struct Domain {
 
 impl Domain {
     /// A domain of which there is nothing but a place.
-    pub fn new(config: DomainConfig, vcpus: Vec<Vcpu>, bus: VirtualBus, timekeeper: usize) -> Self {
+    pub fn new(
+        config: DomainConfig,
+        vcpus: Vec<Vcpu>,
+        bus: VirtualBus,
+        given: Given,
+        timekeeper: usize,
+    ) -> Self {
         let affinities = 0..u64::from(config.cpus);
         Self {
             id: config.id,
@@ -378,6 +387,7 @@ impl Domain {
                 signals: Signals::new(),
                 stray: 0,
             }),
+            given,
             uart: config.vpl011.then(|| Mutex::new(Vpl011::new())),
             flash: Mutex::new(None),
             devices: Mutex::new(Devices::new(0, &config)),

@@ -12,7 +12,7 @@
 
 use super::domain::{Activity, Domain, Vcpu};
 use super::schedule::{self, Member};
-use super::{devices, firmware, flash, interrupts, messages, shared_memory, sharing};
+use super::{devices, firmware, flash, interrupts, messages, passthrough, shared_memory, sharing};
 use crate::arch::context::{self, Exit, Registers};
 use coproc_core::address::GuestPhysical;
 use coproc_core::register::{Access, Operation, Width};
@@ -178,7 +178,11 @@ fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operatio
                 .link(slot)
                 .is_some_and(|link| sharing::interrupt_pending(&link));
             let pci = domain.pci.lock();
-            let intx = |slot| pending || shared_memory::interrupt_pending(&pci, slot);
+            let intx = |slot| {
+                pending
+                    || shared_memory::interrupt_pending(&pci, slot)
+                    || passthrough::asserts(domain, slot)
+            };
             Answer::Value(pci.bus.read(offset, width, intx))
         }
         Operation::Write(value) => {
@@ -190,6 +194,9 @@ fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operatio
                 }
                 if effect.bars_moved {
                     shared_memory::windows_changed(domain, &mut pci);
+                }
+                if !effect.is_none() {
+                    passthrough::configured(domain, &mut pci, effect.slot, effect.bars_moved);
                 }
                 effect
             };

@@ -8,7 +8,7 @@
 )]
 
 use super::domain::Activity;
-use super::{console, schedule, sharing};
+use super::{console, passthrough, schedule, sharing};
 use crate::arch::gic;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -64,7 +64,11 @@ fn serve_one(intid: u32) -> bool {
     } else if intid == UART.load(Ordering::Relaxed) {
         console::receive();
     } else if !sharing::interrupt(intid) {
-        log::warn!("interrupt {intid} has no handler; it stays enabled in nobody's name");
+        let linked = passthrough::interrupt(intid);
+        if linked.is_none() {
+            log::warn!("interrupt {intid} has no handler; it stays enabled in nobody's name");
+        }
+        return linked == Some(true);
     }
     false
 }

@@ -14,7 +14,7 @@
 use super::domain::Domain;
 use super::load::{self, Cursor, Images};
 use super::sharing::Instance;
-use super::{FRAMES, attachment};
+use super::{FRAMES, attachment, passthrough};
 use crate::arch::{self, timer};
 use coproc_core::time::{Duration, Instant};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -81,6 +81,8 @@ enum Phase {
     Map(Cursor),
     Scrub(Cursor),
     Copy(Images),
+    /// Until the IOMMU knows of its own devices.
+    Entrust,
     Connect(usize),
     /// Until its memory is clean and free.
     Cleaning,
@@ -230,9 +232,12 @@ fn next(
         Phase::Stopping => {
             tell(domain, control);
             load::disconnect(domain, instances);
+            passthrough::withdraw(domain);
             Step::Next(Phase::Leaving)
         }
-        Phase::Leaving if attachment::holds(domain.id) => Step::Wait(Phase::Leaving),
+        Phase::Leaving if attachment::holds(domain.id) || !passthrough::is_withdrawn(domain) => {
+            Step::Wait(Phase::Leaving)
+        }
         Phase::Leaving => match goal {
             Goal::Retire | Goal::Build => Step::Done,
             Goal::Rebuild => Step::Next(Phase::Scrub(Cursor::default())),
@@ -261,7 +266,7 @@ fn next(
             if load::scrub(domain, &mut cursor) {
                 return Step::Next(Phase::Scrub(cursor));
             }
-            match Images::new(&domain.config) {
+            match Images::new(domain) {
                 Ok(images) => Step::Next(Phase::Copy(images)),
                 Err(error) => Step::Failed(error),
             }
@@ -271,8 +276,13 @@ fn next(
                 return Step::Next(Phase::Copy(images));
             }
             load::reset(domain, &images);
-            Step::Next(Phase::Connect(0))
+            Step::Next(Phase::Entrust)
         }
+        Phase::Entrust => match passthrough::entrust(domain) {
+            Ok(true) => Step::Next(Phase::Connect(0)),
+            Ok(false) => Step::Wait(Phase::Entrust),
+            Err(error) => Step::Failed(error),
+        },
         Phase::Connect(number) => match load::connect(domain, instances, number) {
             Ok(true) => Step::Next(Phase::Connect(number.saturating_add(1))),
             Ok(false) => Step::Done,
@@ -334,6 +344,7 @@ fn finish(domain: &Domain, control: &mut Control, goal: Goal) {
 /// Its first vCPU runs.
 fn run(domain: &Domain) {
     domain.forget_ending();
+    passthrough::enable(domain);
     domain.release();
     if let Some(first) = domain.vcpus.first() {
         first.start();

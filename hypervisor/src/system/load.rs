@@ -8,6 +8,7 @@ use super::attachment;
 use super::devices::Devices;
 use super::domain::{Domain, Vcpu};
 use super::flash;
+use super::passthrough::{self, Given};
 use super::schedule;
 use super::sharing::{Instance, Link};
 use super::tables::TableFrames;
@@ -81,7 +82,7 @@ impl<'a> Workshop<'a> {
     ///
     /// # Errors
     /// What is wrong, naming node and property.
-    pub fn place(&mut self, config: &DomainConfig) -> Result<Domain, Error> {
+    pub fn place(&mut self, config: &DomainConfig, given: Given) -> Result<Domain, Error> {
         let mut scheduled = Vec::new();
         let vcpus = self.vcpus(config, &mut scheduled).inspect_err(|_| {
             for (pool, who) in scheduled.drain(..) {
@@ -94,7 +95,7 @@ impl<'a> Workshop<'a> {
         console::add_domain(config.id);
         let bus = VirtualBus::new(windows(), layout::ECAM_SIZE);
         let timekeeper = self.timekeeper();
-        Ok(Domain::new(config.clone(), vcpus, bus, timekeeper))
+        Ok(Domain::new(config.clone(), vcpus, bus, given, timekeeper))
     }
 
     /// The CPU whose timer looks after a domain's devices: each that runs in turn.
@@ -209,6 +210,13 @@ pub fn take(domain: &Domain, vmid: &mut Option<u8>) -> Result<(), Error> {
                 })?;
         }
     }
+    passthrough::map(domain, &mut domain.stage2.lock()).map_err(|error| {
+        other(
+            config,
+            format!("stage 2: {error}"),
+            "memory for translation tables",
+        )
+    })?;
     if config.firmware {
         let size = file(&config.kernel)?.len() as u64;
         flash::allocate(domain, size).map_err(|error| other(config, error, "memory for flash"))?;
@@ -361,12 +369,13 @@ impl Images {
     ///
     /// # Errors
     /// What doesn't fit, or is no kernel.
-    pub fn new(config: &DomainConfig) -> Result<Self, Error> {
+    pub fn new(domain: &Domain) -> Result<Self, Error> {
+        let config = &domain.config;
         let ram = GuestPhysical::new(layout::RAM_BASE);
         if config.firmware {
             // QEMU starts it with the tree at the start of RAM, which no register says.
             return Ok(Self {
-                parts: Vec::from([(ram, Source::Made(tree(config, None)?))]),
+                parts: Vec::from([(ram, Source::Made(tree(domain, None)?))]),
                 offset: 0,
                 entry: GuestPhysical::new(layout::FLASH_BASE),
                 argument: GuestPhysical::new(0),
@@ -405,7 +414,7 @@ impl Images {
                 size: file.len() as u64,
             });
         }
-        parts.push((placement.tree, Source::Made(tree(config, initrd)?)));
+        parts.push((placement.tree, Source::Made(tree(domain, initrd)?)));
         Ok(Self {
             parts,
             offset: 0,
@@ -435,7 +444,17 @@ impl Images {
 }
 
 /// The device tree of a domain.
-fn tree(config: &DomainConfig, initrd: Option<Region>) -> Result<Vec<u8>, Error> {
+fn tree(domain: &Domain, initrd: Option<Region>) -> Result<Vec<u8>, Error> {
+    let config = &domain.config;
+    let memory = domain.memory.read();
+    let host_memory: Vec<Region> = memory
+        .iter()
+        .map(|piece| Region {
+            address: piece.start.get(),
+            size: piece.size,
+        })
+        .collect();
+    drop(memory);
     guest_tree::build(&GuestTree {
         memory: config.memory,
         gic: gic::version(),
@@ -446,6 +465,8 @@ fn tree(config: &DomainConfig, initrd: Option<Region>) -> Result<Vec<u8>, Error>
         bootargs: &config.bootargs,
         initrd,
         rng_seed: &[],
+        devices: &config.passthrough,
+        host_memory: &host_memory,
     })
     .map_err(|error| {
         Error::new(
@@ -630,6 +651,7 @@ pub fn give_back(domain: &Domain, vmid: &mut Option<u8>) {
 
 /// Tells all vCPUs of the system who they are, and their pools.
 pub fn distribute(domains: &'static [Domain]) {
+    passthrough::distribute(domains);
     for (position, domain) in domains.iter().enumerate() {
         for vcpu in &domain.vcpus {
             let member = schedule::Member { domain, vcpu };

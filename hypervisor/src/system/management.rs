@@ -9,6 +9,7 @@
 
 use super::domain::Domain;
 use super::lifecycle::{self, Refused};
+use super::passthrough;
 use super::processors;
 use super::recording::feed;
 use super::schedule;
@@ -26,6 +27,7 @@ use coproc_core::id::{CoprocId, DomainId, VcoprocId};
 use coproc_core::record::Input;
 use core::fmt;
 use hypervisor::console::cpus::{PoolReport, VcpuReport};
+use hypervisor::console::devices::DeviceReport;
 use hypervisor::console::management::{
     CoprocReport, DomainReport, HistogramReport, Management, ManagementError, MemoryReport,
     RecordReport, SliceReport, VcoprocReport, VcoprocState,
@@ -345,6 +347,11 @@ impl Management for Face {
                     .map_err(|error| failed(&error, "nothing was changed"))
             }
         }
+    }
+
+    fn device(&mut self, index: usize) -> Option<DeviceReport> {
+        let domains = super::get().map_or(&[][..], |system| &system.domains);
+        domains.iter().flat_map(passthrough::list).nth(index)
     }
 
     fn pool(&mut self, index: usize) -> Option<PoolReport> {

@@ -12,7 +12,7 @@
 //! 3. what is buried (`attachment`)
 //! 4. `Instance::core`: one coprocessor's framework and its device
 //! 5. `Domain::power`
-//! 6. `Domain::pci`: one domain's PCI functions
+//! 6. `Domain::pci`: one domain's PCI functions; `Domain::given`: its own devices
 //! 7. `Domain::uart`, `Domain::devices`, `Domain::flash`, `Vcpu::timer`
 //! 8. `Domain::memory` (read), `Domain::stage2`: one domain's tables
 //! 9. `Domain::vgic`
@@ -45,6 +45,7 @@ pub mod lifecycle;
 pub mod load;
 pub mod management;
 mod messages;
+pub mod passthrough;
 pub mod pci;
 pub mod processors;
 pub mod recording;

@@ -347,7 +347,7 @@ fn settle(seat: &Seat, member: Member) -> bool {
 /// back here, on the CPU that took them.
 pub fn abandon(member: Member) {
     let Member { domain, vcpu } = member;
-    let mut physical: ArrayVec<u32, 32> = ArrayVec::new();
+    let mut physical: ArrayVec<u32, 64> = ArrayVec::new();
     {
         let mut vgic = domain.vgic.lock();
         let mut lists = vcpu.lists.lock();
@@ -355,7 +355,7 @@ pub fn abandon(member: Member) {
         let used = lists.in_use;
         let mut note = |deactivated| {
             if let Deactivated::Physical(intid) = deactivated {
-                // At most one for each private interrupt.
+                // At most one for each private interrupt, and for each of a device of the domain's own.
                 let _ = physical.try_push(intid);
             }
         };
@@ -370,7 +370,7 @@ pub fn abandon(member: Member) {
     Context::abandon();
     devices::stop_timer(member);
     for intid in physical {
-        gic::deactivate(intid);
+        deactivate(intid);
     }
     let seat = seat(cpu::current());
     seat.timer_inactive.store(false, Ordering::Relaxed);
@@ -378,6 +378,15 @@ pub fn abandon(member: Member) {
     // Release: what this CPU did with it happened before another one starts it anew.
     vcpu.resident.store(NOWHERE, Ordering::SeqCst);
     vcpu.set_activity(Activity::Off);
+}
+
+/// Deactivates a physical interrupt that its domain won't: a private one of this CPU's, or a shared one wherever it was taken.
+pub fn deactivate(intid: u32) {
+    if intid < 32 {
+        gic::deactivate(intid);
+    } else if let Some(system) = super::get() {
+        system.gic.lock().deactivate_shared(intid);
+    }
 }
 
 /// Saves the vCPU that is loaded; from here on another CPU may load it.
@@ -480,7 +489,7 @@ pub fn synchronise(member: Member) {
     if !vcpu.take_attention() {
         return;
     }
-    let mut changed: ArrayVec<Deactivated, 32> = ArrayVec::new();
+    let mut changed: ArrayVec<Deactivated, 64> = ArrayVec::new();
     let before;
     {
         let mut vgic = domain.vgic.lock();
@@ -501,7 +510,7 @@ pub fn synchronise(member: Member) {
     }
     for deactivated in &changed {
         match *deactivated {
-            Deactivated::Physical(intid) => gic::deactivate(intid),
+            Deactivated::Physical(intid) => deactivate(intid),
             Deactivated::Line(line) => exit::resample(domain, line),
         }
     }

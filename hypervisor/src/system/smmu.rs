@@ -1,6 +1,6 @@
 //! The SMMUv3 driver's way to its hardware, and its interrupts.
 
-use super::{FRAMES, boot, sharing};
+use super::{FRAMES, boot, passthrough, sharing};
 use crate::arch::mmio::Region;
 use crate::arch::{memory, registers};
 use coproc_core::address::HostPhysical;
@@ -84,5 +84,6 @@ pub fn interrupt(intid: u32) -> bool {
         }
     }
     sharing::collect_faults();
+    passthrough::collect_faults();
     true
 }

@@ -3,8 +3,8 @@
 use super::firmware;
 use super::load::{self, Workshop};
 use super::{
-    FRAMES, System, boot, console, devices, discovery, interrupts, lifecycle, pci, schedule,
-    shared_memory,
+    FRAMES, System, boot, console, devices, discovery, interrupts, lifecycle, passthrough, pci,
+    schedule, shared_memory,
 };
 use crate::arch::{self, context, cpu, gic, mmu, power, report, timer, uart};
 use alloc::format;
@@ -13,12 +13,12 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use coproc_core::address::HostPhysical;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use hypervisor::config::machine::{self, EnableMethod, Gic, Machine, PciHost};
+use hypervisor::config::machine::{self, EnableMethod, Gic, Machine, PciHost, WindowKind};
 use hypervisor::config::{Configuration, Known, KnownName};
 use hypervisor::devicetree::{Error, Region, Tree};
 use hypervisor::lifecycle::State;
 use hypervisor::vcpu_schedule::{self, CpuSet, Pool};
-use hypervisor::vpci::{self, ConfigAccess, FunctionAddress};
+use hypervisor::vpci::{self, ConfigAccess, FunctionAddress, HostWindow, WindowAllocator};
 use platforms::translation::Geometry;
 use spin::Mutex;
 
@@ -116,7 +116,8 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     super::trace::start(online.iter().flatten().count());
     let host = start_pci(&machine);
     discovery::start_iommu(&machine, &mut gic);
-    let instances = discovery::start_coprocs(host, &configuration, &mut gic, &online);
+    let mut windows = pci_windows(host);
+    let instances = discovery::start_coprocs(host, &configuration, &mut windows, &mut gic, &online);
     leave_no_tables();
 
     // Firmware cores run no vCPU.
@@ -127,8 +128,11 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     start_pools(&configuration, &running);
     let mut workshop = Workshop::new(&running);
     let mut domains = Vec::new();
+    let coprocs = instances.iter();
+    let mut used: Vec<u32> = coprocs.filter_map(|instance| instance.interrupt).collect();
     for config in configuration.domains.iter().flatten() {
-        match workshop.place(config) {
+        let given = passthrough::prepare(config, host, &mut windows, &mut used);
+        match given.and_then(|given| workshop.place(config, given)) {
             Ok(domain) => domains.push(domain),
             Err(error) => {
                 log::error!("{error}");
@@ -473,7 +477,20 @@ fn start_pci(machine: &Machine) -> Option<&PciHost> {
     })
 }
 
-/// No function interrupts or masters the bus until somebody owns it.
+/// The windows for BARs.
+fn pci_windows(host: Option<&PciHost>) -> WindowAllocator {
+    let windows = host
+        .into_iter()
+        .flat_map(|host| &host.windows)
+        .filter(|window| matches!(window.kind, WindowKind::Mem32 | WindowKind::Mem64));
+    WindowAllocator::new(windows.map(|window| HostWindow {
+        bus: window.pci_address,
+        host: HostPhysical::new(window.cpu.address),
+        size: window.cpu.size,
+    }))
+}
+
+/// No function interrupts, masters the bus or decodes until somebody owns it.
 fn silence_functions() {
     let Some(space) = boot::config_space() else {
         return;
@@ -493,6 +510,8 @@ fn silence_functions() {
             if space.read32(address, 0xc) >> 16 & 0x7f == 0 {
                 vpci::set_interrupt_disable(&mut *space, address, true);
                 vpci::set_bus_master(&mut *space, address, false);
+                // Or what firmware placed might be in one page with what is placed later.
+                vpci::set_memory_decode(&mut *space, address, false);
             }
         }
     }

@@ -90,6 +90,30 @@ impl Gic {
         }
     }
 
+    /// Disables a shared interrupt, which is then neither pending nor active.
+    pub fn disable(&mut self, intid: u32) {
+        match self {
+            Self::V3(gic) => gic.disable(intid),
+            Self::V2(gic) => gic.disable(intid),
+        }
+    }
+
+    /// Deactivates a shared interrupt, whichever CPU took it.
+    pub fn deactivate_shared(&mut self, intid: u32) {
+        match self {
+            Self::V3(gic) => gic.deactivate_shared(intid),
+            Self::V2(gic) => gic.deactivate_shared(intid),
+        }
+    }
+
+    /// Routes a shared interrupt to the CPU with this affinity.
+    pub fn route(&mut self, intid: u32, affinity: u64) {
+        match self {
+            Self::V3(gic) => gic.route(intid, affinity),
+            Self::V2(gic) => gic.route(intid, affinity),
+        }
+    }
+
     /// Whether a private interrupt of this CPU, which has this affinity, is active.
     pub fn private_active(&self, intid: u32, affinity: u64) -> bool {
         match self {

@@ -186,6 +186,34 @@ impl Gic {
         Ok(())
     }
 
+    /// See [`super::Gic::disable`].
+    pub fn disable(&mut self, intid: u32) {
+        if (32..1020).contains(&intid) {
+            let word = u64::from(intid / 32) * 4;
+            for register in [GICD_ICENABLER, GICD_ICPENDR, GICD_ICACTIVER] {
+                self.distributor.write32(register + word, 1 << (intid % 32));
+            }
+        }
+    }
+
+    /// See [`super::Gic::deactivate_shared`].
+    pub fn deactivate_shared(&mut self, intid: u32) {
+        if (32..1020).contains(&intid) {
+            let word = u64::from(intid / 32) * 4;
+            self.distributor
+                .write32(GICD_ICACTIVER + word, 1 << (intid % 32));
+        }
+    }
+
+    /// See [`super::Gic::route`]. Goes nowhere else if the CPU hasn't told its interface.
+    pub fn route(&mut self, intid: u32, affinity: u64) {
+        if let Some(target) = target(affinity).filter(|_| (32..1020).contains(&intid)) {
+            let register = GICD_ITARGETSR + u64::from(intid);
+            self.distributor
+                .write(register, Width::Byte, u64::from(target));
+        }
+    }
+
     /// Whether a private interrupt of this CPU is active.
     pub fn private_active(&self, intid: u32) -> bool {
         self.distributor.read32(GICD_ISACTIVER) & 1 << (intid % 32) != 0

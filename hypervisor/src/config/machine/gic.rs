@@ -7,9 +7,9 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::fmt;
 
-const GICV3: &[&str] = &["arm,gic-v3"];
+pub(in crate::config) const GICV3: &[&str] = &["arm,gic-v3"];
 /// GICv2s with virtualisation extensions; the GIC of the Cortex-A9 has none.
-const GICV2: &[&str] = &[
+pub(in crate::config) const GICV2: &[&str] = &[
     "arm,gic-400",
     "arm,cortex-a15-gic",
     "arm,cortex-a7-gic",

@@ -1,6 +1,6 @@
 //! PCIe host bridges with ECAM (binding `pci-host-ecam-generic`; IEEE 1275 PCI bus binding 2.1).
 
-use super::gic::{self, Interrupt};
+use super::gic::{self, IntId, Interrupt};
 use crate::config::PciFunction;
 use crate::devicetree::{Error, Node, Region, Tree};
 use alloc::format;
@@ -92,6 +92,12 @@ impl PciHost {
             .iter()
             .find(|entry| entry.phys_hi & address_mask == address && entry.pin & pin_mask == pin)
             .map(|entry| entry.interrupt)
+    }
+
+    /// Whether INTx of a function below it may arrive as this interrupt.
+    pub fn raises(&self, intid: IntId) -> bool {
+        let mut entries = self.intx.iter();
+        entries.any(|entry| entry.interrupt.intid == intid)
     }
 
     /// The SMMU (index in [`Machine::smmus`](super::Machine::smmus)) that translates for a function, and the stream it

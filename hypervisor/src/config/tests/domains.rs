@@ -213,6 +213,7 @@ fn a_configuration_reads_as_it_was_written() {
         affinity: vec![0, 1],
         pool: 0,
         share: Parameters::default(),
+        passthrough: vec![],
     };
     let second = DomainConfig {
         id: DomainId(2),

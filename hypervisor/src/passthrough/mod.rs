@@ -1,0 +1,114 @@
+//! Where a domain finds the devices that it was given.
+//!
+//! Not where the host has them: a domain's address map is QEMU `virt`'s wherever Baton runs, so anything may be in
+//! the way, RAM mostly, and a rule that held on some boards only would be no rule. Registers are
+//! laid out one after another in a window that nothing else is in, interrupts are the next SPIs that nothing else uses, functions get PCI's slots from
+//! the last one down; all in the order of the list, so that it is the same at each boot.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod line;
+#[cfg(test)]
+mod tests;
+
+pub use line::{Arrival, Line};
+
+use crate::config::Passed;
+use crate::guest_tree::layout::{
+    PASSTHROUGH_BASE, PASSTHROUGH_SIZE, PASSTHROUGH_SPI, PASSTHROUGH_SPIS,
+};
+use crate::vpci::SLOTS;
+use alloc::vec::Vec;
+use coproc_core::address::{HostPhysical, PAGE_SIZE};
+
+/// Most PCI functions of one domain.
+pub const FUNCTION_LIMIT: usize = 16;
+/// A mapping that is so large is aligned to it: one block.
+const BLOCK: u64 = 2 << 20;
+
+/// Registers of a device: whole pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pages {
+    /// Where the domain has them.
+    pub at: u64,
+    /// Where they are.
+    pub host: HostPhysical,
+    /// Bytes, a multiple of 4 KiB.
+    pub size: u64,
+}
+
+/// Where the domain finds one device.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Place {
+    /// Each region of its registers, in the order of `reg`. A function has none: the domain places it.
+    pub registers: Vec<Pages>,
+    /// The SPI (counted from 0) of each of its interrupts. A function has one.
+    pub spis: Vec<u32>,
+    /// The slot of a function.
+    pub slot: Option<u8>,
+}
+
+/// Why devices don't fit into a domain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Full {
+    /// The window is too small.
+    #[error("registers beyond {} MiB", PASSTHROUGH_SIZE >> 20)]
+    Registers,
+    /// There are not so many SPIs.
+    #[error("more than {PASSTHROUGH_SPIS} interrupts")]
+    Interrupts,
+    /// There are not so many slots.
+    #[error("more than {FUNCTION_LIMIT} PCI functions")]
+    Functions,
+}
+
+/// Gives each device its place.
+///
+/// # Errors
+/// [`Full`].
+pub fn plan(devices: &[Passed]) -> Result<Vec<Place>, Full> {
+    let mut next = PASSTHROUGH_BASE;
+    let end = PASSTHROUGH_BASE.saturating_add(PASSTHROUGH_SIZE);
+    let mut spis = PASSTHROUGH_SPI..PASSTHROUGH_SPI.saturating_add(PASSTHROUGH_SPIS);
+    let mut slots = (0..SLOTS as u8).rev().take(FUNCTION_LIMIT);
+    let mut places = Vec::with_capacity(devices.len());
+    for device in devices {
+        let mut place = Place::default();
+        let interrupts = match device {
+            Passed::Node(node) => {
+                for region in &node.registers {
+                    let size = region.size.checked_next_multiple_of(PAGE_SIZE);
+                    let size = size.ok_or(Full::Registers)?;
+                    let alignment = if size >= BLOCK { BLOCK } else { PAGE_SIZE };
+                    let at = next.checked_next_multiple_of(alignment);
+                    let at = at.ok_or(Full::Registers)?;
+                    let behind = at.checked_add(size).filter(|behind| *behind <= end);
+                    next = behind.ok_or(Full::Registers)?;
+                    place.registers.push(Pages {
+                        at,
+                        host: HostPhysical::new(region.address),
+                        size,
+                    });
+                }
+                node.interrupts.len()
+            }
+            Passed::Pci(..) => {
+                place.slot = Some(slots.next().ok_or(Full::Functions)?);
+                1
+            }
+        };
+        for _ in 0..interrupts {
+            place.spis.push(spis.next().ok_or(Full::Interrupts)?);
+        }
+        places.push(place);
+    }
+    Ok(places)
+}
