@@ -191,6 +191,10 @@ fn domain_node(number: usize, domain: &DomainSpec, coprocs: &[u32], modules: Vec
     if !coprocs.is_empty() {
         node.set_cells("baton,coprocs", coprocs);
     }
+    if !domain.passthrough.is_empty() {
+        let names: Vec<&str> = domain.passthrough.iter().map(String::as_str).collect();
+        node.set_strings("baton,passthrough", &names);
+    }
     if !domain.affinity.is_empty() {
         node.set_cells("baton,cpu-affinity", &domain.affinity);
     }

@@ -75,6 +75,8 @@ pub struct DomainSpec {
     pub bootargs: String,
     /// Firmware that it starts with, in place of kernel and ramdisk.
     pub firmware: Option<PathBuf>,
+    /// Devices that it has for itself: paths of nodes, or `pci:SSSS:BB:DD.F`.
+    pub passthrough: Vec<String>,
 }
 
 /// Memory under `/chosen` that domains share.
@@ -184,6 +186,7 @@ impl DomainSpec {
             ramdisk: None,
             bootargs: format!("{GUEST_CONSOLE} {bootargs}").trim_end().to_owned(),
             firmware: None,
+            passthrough: Vec::new(),
         }
     }
 
@@ -195,6 +198,13 @@ impl DomainSpec {
             firmware: Some(file),
             ..Self::linux(cpu, "")
         }
+    }
+
+    /// The same domain with a device of its own.
+    #[must_use]
+    pub fn with_device(mut self, device: &str) -> Self {
+        self.passthrough.push(device.to_owned());
+        self
     }
 
     /// The same domain with access to a coproc.

@@ -15,6 +15,7 @@ mod live;
 mod machines;
 mod many;
 mod messages;
+mod passthrough;
 mod pools;
 mod recording;
 mod registers;

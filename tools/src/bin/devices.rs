@@ -3,11 +3,15 @@
 //!
 //! The clock is read and set to wake; the watchdog, if `devices.watchdog` stands on the kernel's command line, is
 //! started, fed for longer than its time-out, and then left alone; with `devices.shared`, memory is shared with one
-//! other domain that runs this program, through `uio_pci_generic`.
+//! other domain that runs this program, through `uio_pci_generic`. With `devices.passed` there is nothing but the machine's own
+//! PL031 and PL061, which the domain was given.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use baton_tools::os::{function::Function, mmio::Registers, mmio::barrier, system};
 
@@ -30,8 +34,11 @@ fn main() {
 
 fn run() -> io::Result<()> {
     system::mount_all()?;
-    clock()?;
     let options = system::command_line()?;
+    if options.contains("devices.passed") {
+        return passed();
+    }
+    clock()?;
     if options.contains("devices.shared") {
         shared()?;
     }
@@ -77,6 +84,107 @@ fn interrupts(name: &str) -> io::Result<u64> {
     let line = line.ok_or_else(|| io::Error::other(format!("no interrupt {name}")))?;
     let counts = line.split_whitespace().skip(1);
     Ok(counts.map_while(|word| word.parse::<u64>().ok()).sum())
+}
+
+/// Where a domain finds what it was given.
+const PASSED: &str = "c20";
+/// The line of QEMU's PL061 that its power button drives.
+const BUTTON: u32 = 3;
+
+/// The clock's alarm interrupts on each CPU in turn; then the button is waited for.
+fn passed() -> io::Result<()> {
+    let clock = entry("/sys/class/rtc", "name", PASSED)?;
+    let name = read(&format!("{clock}/name"))?;
+    let irq = interrupt_of(&name)?;
+    for cpu in 0..2 {
+        fs::write(
+            format!("/proc/irq/{irq}/smp_affinity_list"),
+            format!("{cpu}"),
+        )?;
+        let before = counts(&irq)?;
+        fs::write(format!("{clock}/wakealarm"), "+1")?;
+        let started = Instant::now();
+        let mut now = counts(&irq)?;
+        while now == before && started.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(20));
+            now = counts(&irq)?;
+        }
+        // A level that stays up would go on interrupting.
+        std::thread::sleep(Duration::from_millis(200));
+        now = counts(&irq)?;
+        let new: Vec<u64> = now
+            .iter()
+            .zip(&before)
+            .map(|(now, before)| now - before)
+            .collect();
+        say(&format!(
+            "alarm cpu={cpu} cpu0={} cpu1={} epoch={}",
+            new[0],
+            new[1],
+            read(&format!("{clock}/since_epoch"))?
+        ));
+    }
+
+    let chip = entry("/sys/class/gpio", "label", PASSED)?;
+    let first: u32 = read(&format!("{chip}/base"))?
+        .parse()
+        .map_err(io::Error::other)?;
+    let line = first + BUTTON;
+    fs::write("/sys/class/gpio/export", format!("{line}"))?;
+    let directory = format!("/sys/class/gpio/gpio{line}");
+    fs::write(format!("{directory}/edge"), "both")?;
+    let value = File::open(format!("{directory}/value"))?;
+    let level = || -> io::Result<u8> {
+        let mut byte = [0];
+        value.read_exact_at(&mut byte, 0)?;
+        Ok(byte[0] - b'0')
+    };
+    let mut last = level()?;
+    say(&format!("button ready level={last}"));
+    let mut edges = 0;
+    loop {
+        let mut fds = [PollFd::new(&value, PollFlags::PRI | PollFlags::ERR)];
+        poll(&mut fds, None)?;
+        let now = level()?;
+        // Two edges may have passed before this program ran.
+        edges += if now == last { 2 } else { 1 };
+        last = now;
+        say(&format!("button level={now} edges={edges}"));
+    }
+}
+
+/// The directory below `class` in which the file `name` has this text.
+fn entry(class: &str, name: &str, text: &str) -> io::Result<String> {
+    for found in fs::read_dir(class)?.flatten() {
+        let path = found.path().display().to_string();
+        if read(&format!("{path}/{name}")).is_ok_and(|content| content.contains(text)) {
+            return Ok(path);
+        }
+    }
+    Err(io::Error::other(format!(
+        "{class}: nothing with {name} {text}"
+    )))
+}
+
+/// The number of a clock's interrupt: the last one of that driver, as the clock of the board is found first.
+fn interrupt_of(clock: &str) -> io::Result<String> {
+    let table = read("/proc/interrupts")?;
+    let driver = clock.split(' ').next().unwrap_or(clock);
+    let line = table.lines().rfind(|line| line.ends_with(driver));
+    line.and_then(|line| Some(line.split_once(':')?.0.trim().to_owned()))
+        .ok_or_else(|| io::Error::other(format!("no interrupt {driver}")))
+}
+
+/// How often an interrupt came, by CPU.
+fn counts(irq: &str) -> io::Result<Vec<u64>> {
+    let table = read("/proc/interrupts")?;
+    let line = table.lines().find_map(|line| {
+        let (number, rest) = line.split_once(':')?;
+        (number.trim() == irq).then_some(rest)
+    });
+    let line = line.ok_or_else(|| io::Error::other(format!("no interrupt {irq}")))?;
+    let counts = line.split_whitespace().map_while(|word| word.parse().ok());
+    Ok(counts.take(2).collect())
 }
 
 fn watchdog() -> io::Result<()> {
