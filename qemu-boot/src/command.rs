@@ -26,12 +26,12 @@ pub fn quoted(word: &str) -> String {
     }
 }
 
-/// Runs with the console's output and error streams; an exit status other than 0 is an error.
+/// Runs with the console's error stream for both its streams, since what a step says is no result; an exit status other than 0 is an error.
 ///
 /// # Errors
 /// If the program can't be started or fails.
 pub fn run(command: &mut Command) -> Result<()> {
-    command.stdin(Stdio::null());
+    command.stdin(Stdio::null()).stdout(std::io::stderr());
     let status = command
         .status()
         .with_context(|| format!("starting {}", shown(command)))?;
