@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod config;
 pub mod console;
 pub mod devicetree;
+pub mod errata;
 pub mod flash;
 pub mod fw_cfg;
 pub mod guest_tree;

@@ -3,12 +3,14 @@
 //! General registers are saved at every exit, by the vectors, as far as the exit needs them. The rest stays in the hardware while EL2 works, since
 //! EL2 uses none of it, and is exchanged only between two vCPUs.
 
+use super::errata;
 use super::gic::v2;
 use super::registers::{isb, read, write};
 use crate::system::schedule::Member;
 use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, HPFAR_EL2};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
+use hypervisor::errata::Errata;
 use hypervisor::lifecycle::exits::Exits;
 use hypervisor::lifecycle::report;
 use hypervisor::psci;
@@ -131,13 +133,54 @@ macro_rules! system_registers {
 }
 
 system_registers! {
-    sctlr = "sctlr_el1", actlr = "actlr_el1", cpacr = "cpacr_el1",
-    ttbr0 = "ttbr0_el1", ttbr1 = "ttbr1_el1", tcr = "tcr_el1", mair = "mair_el1", amair = "amair_el1",
+    actlr = "actlr_el1", cpacr = "cpacr_el1",
+    ttbr0 = "ttbr0_el1", ttbr1 = "ttbr1_el1", mair = "mair_el1", amair = "amair_el1",
     vbar = "vbar_el1", contextidr = "contextidr_el1", esr = "esr_el1", far = "far_el1",
     afsr0 = "afsr0_el1", afsr1 = "afsr1_el1", par = "par_el1", csselr = "csselr_el1",
     tpidr_el0 = "tpidr_el0", tpidrro = "tpidrro_el0", tpidr_el1 = "tpidr_el1",
     sp_el0 = "sp_el0", sp_el1 = "sp_el1", elr = "elr_el1", spsr = "spsr_el1",
     cntkctl = "cntkctl_el1", mdscr = "mdscr_el1",
+}
+
+/// What says whether and how EL1 and EL0 are translated.
+struct Regime {
+    sctlr: u64,
+    tcr: u64,
+}
+
+impl Regime {
+    /// SCTLR_EL1 after reset: MMU and caches off, the RES1 bits.
+    const RESET: Self = Self {
+        sctlr: 0x30d0_0800,
+        tcr: 0,
+    };
+
+    fn save(&mut self) {
+        self.sctlr = read!("sctlr_el1");
+        self.tcr = read!("tcr_el1");
+    }
+
+    fn load(&self) {
+        write!("sctlr_el1", self.sctlr);
+        write!("tcr_el1", self.tcr);
+    }
+
+    /// Nothing is translated from here to [`Self::resume`], not even speculatively: no walk begins (TCR_EL1.EPD0, EPD1), and then with the MMU on
+    /// (SCTLR_EL1.M) an address that isn't in the TLB has no translation.
+    fn suspend() {
+        write!("tcr_el1", read!("tcr_el1") | 1 << 7 | 1 << 23);
+        isb(); // no walks before ...
+        write!("sctlr_el1", read!("sctlr_el1") | 1);
+        isb(); // ... the MMU is on, and both before any other register changes
+    }
+
+    /// In the opposite order: walks come last.
+    fn resume(&self) {
+        isb(); // stage 2 and all other registers are this vCPU's
+        write!("sctlr_el1", self.sctlr);
+        isb(); // with the MMU as it has it
+        write!("tcr_el1", self.tcr);
+    }
 }
 
 #[repr(C, align(16))]
@@ -245,6 +288,7 @@ pub fn interface() -> CpuInterface {
 }
 
 struct State {
+    regime: Regime,
     system: SystemRegisters,
     float: Float,
     vmcr: u64,
@@ -317,7 +361,8 @@ impl Context {
     pub fn new(affinity: u64, vttbr: u64, timer_offset: u64) -> Self {
         Self {
             state: UnsafeCell::new(State {
-                system: reset_registers(),
+                regime: Regime::RESET,
+                system: SystemRegisters::default(),
                 float: Float([0; 66]),
                 vmcr: 0,
                 active_priorities: [0; 4],
@@ -347,7 +392,8 @@ impl Context {
     pub fn reset(&self) {
         // SAFETY: see `Sync`: a vCPU that is off is loaded nowhere, and who starts it holds its domain's power lock.
         let state = unsafe { &mut *self.state.get() };
-        state.system = reset_registers();
+        state.regime = Regime::RESET;
+        state.system = SystemRegisters::default();
         state.float = Float([0; 66]);
         state.vmcr = 0;
         state.active_priorities = [0; 4];
@@ -372,6 +418,7 @@ impl Context {
     pub fn save(&self, timer_active: bool) {
         // SAFETY: see `Sync`: this CPU has the vCPU loaded.
         let state = unsafe { &mut *self.state.get() };
+        state.regime.save();
         state.system.save();
         // SAFETY: the area is 528 bytes, 16-byte aligned, and exclusively ours.
         unsafe { float_save(&raw mut state.float) };
@@ -393,6 +440,12 @@ impl Context {
     pub fn load(&self) -> bool {
         // SAFETY: see `Sync`: this CPU is about to run the vCPU.
         let state = unsafe { &mut *self.state.get() };
+        let guarded = errata::has(Errata::SPECULATIVE_TRANSLATION);
+        if guarded {
+            Regime::suspend();
+        } else {
+            state.regime.load();
+        }
         write!("vttbr_el2", self.vttbr.load(Ordering::Relaxed));
         write!("vmpidr_el2", state.vmpidr);
         write!("vpidr_el2", state.vpidr);
@@ -403,15 +456,11 @@ impl Context {
         write!("cntvoff_el2", self.timer_offset.load(Ordering::Relaxed));
         write!("cntv_cval_el0", state.timer_compare);
         write!("cntv_ctl_el0", state.timer_control);
+        if guarded {
+            state.regime.resume();
+        }
         isb(); // all of it before the guest's first instruction
         state.timer_active
-    }
-}
-
-fn reset_registers() -> SystemRegisters {
-    SystemRegisters {
-        sctlr: 0x30d0_0800,
-        ..SystemRegisters::default()
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod boot;
 pub mod context;
 pub mod cpu;
+pub mod errata;
 #[cfg(feature = "fw-core")]
 pub mod firmware;
 pub mod gic;

@@ -61,6 +61,41 @@ baton_vectors:
     ventry  exit_irq
     ventry  exit_serror
 
+// The same for a CPU whose branch predictor a guest can train against EL2, and whose firmware knows how to clear it (hypervisor/src/errata.rs):
+// before the first indirect branch the firmware is called, SMCCC_ARCH_WORKAROUND_1. It changes x0 to x3 at most (Arm DEN 0028, 2.6), which
+// lie in the register file meanwhile. The branch back is direct.
+.macro hardened label
+    .balign 0x80
+    stp     x0, x1, [sp, #0]
+    stp     x2, x3, [sp, #16]
+    mov     w0, #0x80000000
+    movk    w0, #0x8000
+    smc     #0
+    ldp     x2, x3, [sp, #16]
+    ldp     x0, x1, [sp, #0]
+    b       \label
+.endm
+
+.balign 0x800
+.global baton_vectors_hardened
+baton_vectors_hardened:
+    ventry  fault_sync
+    ventry  fault_irq
+    ventry  fault_irq
+    ventry  fault_serror
+    ventry  fault_sync
+    ventry  fault_irq
+    ventry  fault_irq
+    ventry  fault_serror
+    hardened exit_sync
+    hardened exit_irq
+    hardened exit_irq
+    hardened exit_serror
+    hardened exit_sync
+    hardened exit_irq
+    hardened exit_irq
+    hardened exit_serror
+
 // Saves x0 to x19 and x30; x0 = register file, x1 = per-CPU block, SP = EL2's stack.
 .macro enter
     stp     x0, x1, [sp, #0]

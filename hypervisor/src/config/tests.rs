@@ -10,6 +10,7 @@ use super::machine::*;
 use super::*;
 use crate::devicetree::tests::{QEMU_GICV2, QEMU_GICV3, build, cells, node};
 use crate::devicetree::{Region, Tree};
+use crate::errata::Hardening;
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -350,6 +351,26 @@ fn another_board_is_read_by_its_bindings() {
         (Some(edge(4099)), Some("9600n8"))
     );
     assert!(machine.pci_hosts.is_empty() && machine.smmus.is_empty());
+}
+
+#[test]
+fn hardening_is_asked_for_by_name() {
+    let with = |value: &'static str| {
+        other_board(|fdt| {
+            node(fdt, "chosen", |fdt| {
+                fdt.property_string("baton,branch-hardening", value)
+                    .unwrap();
+            });
+        })
+    };
+    assert_eq!(machine(&other_board(|_| ())).hardening, Hardening::Auto);
+    assert_eq!(machine(&with("on")).hardening, Hardening::On);
+    assert_eq!(machine(&with("off")).hardening, Hardening::Off);
+    // A typing error must leave no machine less protected than was meant.
+    assert_eq!(
+        error(&with("of")),
+        "/chosen: baton,branch-hardening: \"of\"; expected \"auto\", \"on\" or \"off\""
+    );
 }
 
 #[test]

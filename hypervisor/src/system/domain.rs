@@ -16,7 +16,7 @@ use super::schedule;
 use super::shared_memory::Port;
 use super::sharing::Link;
 use super::tables::TableFrames;
-use crate::arch::{self, context, cpu, timer};
+use crate::arch::{self, context, cpu, errata, timer};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -30,7 +30,7 @@ use hypervisor::lifecycle::report::Report;
 use hypervisor::lifecycle::{Crash, Ending};
 use hypervisor::memory::frames::Piece;
 use hypervisor::physical_timer::PhysicalTimer;
-use hypervisor::psci::{DomainPower, Workarounds};
+use hypervisor::psci::DomainPower;
 use hypervisor::v2m;
 use hypervisor::vcpu_schedule::VcpuId;
 use hypervisor::vgic::{Kicks, Line, ListRegisters, Vgic};
@@ -379,7 +379,7 @@ impl Domain {
             held_since: AtomicU64::new(0),
             vcpus,
             memory: RwLock::new(Vec::new()),
-            power: Mutex::new(DomainPower::new(affinities, Workarounds::default())),
+            power: Mutex::new(DomainPower::new(affinities, errata::workarounds())),
             pci: Mutex::new(Pci {
                 bus,
                 links: [None; SLOTS],

@@ -14,8 +14,10 @@ use super::domain::{Activity, Domain, Vcpu};
 use super::schedule::{self, Member};
 use super::{devices, firmware, flash, interrupts, messages, passthrough, shared_memory, sharing};
 use crate::arch::context::{self, Exit, Registers};
+use crate::arch::errata;
 use coproc_core::address::GuestPhysical;
 use coproc_core::register::{Access, Operation, Width};
+use hypervisor::errata::Errata;
 use hypervisor::guest_tree::layout;
 use hypervisor::lifecycle::{Crash, Ending};
 use hypervisor::psci::{Call, Outcome};
@@ -61,7 +63,9 @@ fn synchronous(member: Member, registers: &mut Registers) {
             translation: true,
             cache_maintenance: false,
         } => {
-            let address = if syndrome::is_permission_fault(esr) {
+            let address = if syndrome::is_permission_fault(esr)
+                || errata::has(Errata::STAGE2_FAULT_ADDRESS)
+            {
                 context::translate(far)
             } else {
                 Some(syndrome::fault_address(hpfar, far))
@@ -331,7 +335,11 @@ fn call(member: Member, registers: &mut Registers) {
             registers.set(0, 0);
             wait(member);
         }
-        Outcome::Mitigate(_) => registers.set(0, 0),
+        Outcome::Mitigate(_) => {
+            // Others than this one are never offered (`errata::workarounds`).
+            errata::invalidate_predictor();
+            registers.set(0, 0);
+        }
         Outcome::SystemOff => domain.end(Ending::Off),
         Outcome::SystemReset => domain.end(Ending::Reset),
     }

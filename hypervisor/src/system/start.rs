@@ -6,7 +6,7 @@ use super::{
     FRAMES, System, boot, console, devices, discovery, interrupts, lifecycle, passthrough, pci,
     schedule, shared_memory,
 };
-use crate::arch::{self, context, cpu, gic, mmu, power, report, timer, uart};
+use crate::arch::{self, context, cpu, errata, gic, mmu, power, report, timer, uart};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -16,6 +16,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use hypervisor::config::machine::{self, EnableMethod, Gic, Machine, PciHost, WindowKind};
 use hypervisor::config::{Configuration, Known, KnownName};
 use hypervisor::devicetree::{Error, Region, Tree};
+use hypervisor::errata::BranchPredictor;
 use hypervisor::lifecycle::State;
 use hypervisor::vcpu_schedule::{self, CpuSet, Pool};
 use hypervisor::vpci::{self, ConfigAccess, FunctionAddress, HostWindow, WindowAllocator};
@@ -109,6 +110,8 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     set_clock(&machine);
     take_memory(&machine, &configuration, tree, blob.len() as u64, image);
 
+    errata::configure(conduit(&machine), machine.hardening);
+    report_core(0, &errata::start());
     let mut gic = start_gic(&machine);
     start_cpu(&mut gic, &machine);
     mmu::invalidate_all_guests();
@@ -227,6 +230,7 @@ fn start_pools(configuration: &Configuration, running: &[Option<usize>]) {
 /// The other CPUs come here.
 pub fn secondary(index: usize) -> ! {
     timer::initialise();
+    report_core(index, &errata::start());
     gic::announce(cpu::current().affinity.load(Ordering::Relaxed));
     ONLINE.fetch_or(1 << index, Ordering::SeqCst);
     // Until the boot CPU has made the system; it takes a moment, once.
@@ -240,6 +244,37 @@ pub fn secondary(index: usize) -> ! {
         core.run()
     }
     schedule::run()
+}
+
+/// Tells about each kind of core once.
+fn report_core(index: usize, decision: &errata::Decision) {
+    static TOLD: Mutex<ArrayVec<(u64, BranchPredictor), { cpu::MAX_CPUS }>> =
+        Mutex::new(ArrayVec::new_const());
+    let mut told = TOLD.lock();
+    let kind = (decision.midr.0, decision.predictor);
+    if told.contains(&kind) || told.try_push(kind).is_err() {
+        return;
+    }
+    log::info!(
+        "CPU {index}: MIDR_EL1 {:#x}, errata worked around: {}; branch predictor: {}",
+        decision.midr.0,
+        decision.errata,
+        decision.predictor
+    );
+    if decision.predictor == BranchPredictor::Firmware {
+        log::info!(
+            "CPU {index}: a call of the firmware takes {} ns",
+            decision.cost
+        );
+    }
+}
+
+/// How the firmware is called, if there is one.
+fn conduit(machine: &Machine) -> Option<power::Conduit> {
+    machine.psci.map(|psci| match psci.conduit {
+        machine::Conduit::Smc => power::Conduit::Smc,
+        machine::Conduit::Hvc => power::Conduit::Hvc,
+    })
 }
 
 /// What every CPU does to itself.
@@ -422,10 +457,7 @@ fn start_secondaries(machine: &Machine) -> Vec<Option<usize>> {
         .iter()
         .map(|cpu| (cpu.mpidr == own).then_some(0))
         .collect();
-    let conduit = machine.psci.map(|psci| match psci.conduit {
-        machine::Conduit::Smc => power::Conduit::Smc,
-        machine::Conduit::Hvc => power::Conduit::Hvc,
-    });
+    let conduit = conduit(machine);
     let others = machine
         .cpus
         .iter()

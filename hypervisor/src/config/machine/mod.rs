@@ -16,6 +16,7 @@ pub use smmu::Smmu;
 pub use uart::Uart;
 
 use crate::devicetree::{Error, Node, Region, Tree};
+use crate::errata::Hardening;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -45,6 +46,8 @@ pub struct Machine {
     pub pci_hosts: Vec<PciHost>,
     /// SMMUv3s.
     pub smmus: Vec<Smmu>,
+    /// What is wanted against branch target injection: `baton,branch-hardening` of `/chosen`.
+    pub hardening: Hardening,
 }
 
 /// A CPU.
@@ -134,6 +137,7 @@ impl Machine {
             pci_hosts: pci::find_all(tree, &nodes)?,
             gic,
             smmus,
+            hardening: hardening(tree)?,
         })
     }
 
@@ -283,6 +287,16 @@ fn cpus(tree: &Tree<'_>) -> Result<Vec<Cpu>, Error> {
         return Err(parent.error("no CPU", "at least one child of device_type \"cpu\""));
     }
     Ok(list)
+}
+
+fn hardening(tree: &Tree<'_>) -> Result<Hardening, Error> {
+    let chosen = tree.find("/chosen");
+    let Some(property) = chosen.and_then(|node| node.property("baton,branch-hardening")) else {
+        return Ok(Hardening::default());
+    };
+    let name = property.string()?;
+    Hardening::by_name(name)
+        .ok_or_else(|| property.error(crate::devicetree::quote(name), Hardening::NAMES))
 }
 
 fn psci(tree: &Tree<'_>) -> Result<Option<Psci>, Error> {
