@@ -252,6 +252,19 @@ pub fn write_lists(lists: &ListRegisters, which: u16) {
     }
 }
 
+/// Empties the list registers in `which`.
+pub fn clear_lists(which: u16) {
+    if v2::in_use() {
+        return v2::clear_lists(which);
+    }
+    let mut which = which;
+    while which != 0 {
+        let index = which.trailing_zeros();
+        which &= which - 1;
+        list_register!(write, index, 0);
+    }
+}
+
 /// ICH_HCR_EL2: virtual CPU interface on, EOIcount 0, and these maintenance interrupts. With entries not present in list
 /// registers the guest's ICC_DIR_EL1 traps, too (TDIR); a GICv2's GICV_DIR only counts.
 pub fn set_interface_control(maintenance: Maintenance) {

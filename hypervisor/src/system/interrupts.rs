@@ -80,6 +80,7 @@ fn virtual_timer_fired(intid: u32) -> bool {
     if member.vcpu.activity() == Activity::Off {
         return false;
     }
+    schedule::timer_taken();
     let kicks = member
         .domain
         .vgic

@@ -28,7 +28,7 @@ use arrayvec::ArrayVec;
 use coproc_core::time::Instant;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use hypervisor::vcpu_schedule::{CpuSet, Pool, VcpuId};
-use hypervisor::vgic::Deactivated;
+use hypervisor::vgic::{Deactivated, Kicks};
 use spin::{Mutex, Once};
 
 const NEVER: u64 = u64::MAX;
@@ -95,9 +95,11 @@ struct Seat {
     resched: AtomicBool,
     /// When the pool wants to be asked at the latest, in ns.
     event: AtomicU64,
+    /// What the timer is set to, in ns: no later than anything that this CPU has to do, but it may be earlier.
+    armed: AtomicU64,
     /// What the timer is set to must be computed again.
     rearm: AtomicBool,
-    /// The interrupt of the virtual timer is known to be inactive in this CPU.
+    /// The interrupt of the virtual timer is known to be inactive in this CPU: what asking the GIC would cost at every switch.
     timer_inactive: AtomicBool,
 }
 
@@ -108,6 +110,7 @@ static SEATS: [Seat; MAX_CPUS] = [const {
         running: AtomicBool::new(false),
         resched: AtomicBool::new(true),
         event: AtomicU64::new(NEVER),
+        armed: AtomicU64::new(NEVER),
         rearm: AtomicBool::new(true),
         timer_inactive: AtomicBool::new(false),
     }
@@ -165,6 +168,9 @@ pub fn enlist(member: Member) {
 
 /// These CPUs have to ask their pool.
 pub fn announce(cpus: CpuSet) {
+    if cpus.is_empty() {
+        return;
+    }
     let this = cpu::current().index();
     for index in cpus.iter() {
         at(index).resched.store(true, Ordering::SeqCst);
@@ -220,11 +226,24 @@ impl Seat {
     }
 
     fn set_event(&self, event: Option<Instant>) {
-        let event = event.map_or(NEVER, Instant::as_nanos);
-        if self.event.swap(event, Ordering::Relaxed) != event {
+        self.event
+            .store(event.map_or(NEVER, Instant::as_nanos), Ordering::Relaxed);
+        self.needed_at(self.event.load(Ordering::Relaxed));
+    }
+
+    /// The timer is to fire at this time, in ns, or before. One that fires too early costs less than setting it at every switch.
+    fn needed_at(&self, at: u64) {
+        if at < self.armed.load(Ordering::Relaxed) {
             self.rearm.store(true, Ordering::Relaxed);
         }
     }
+}
+
+/// The virtual timer's interrupt was taken on this CPU, and stays active until the loaded vCPU deactivates it.
+pub fn timer_taken() {
+    seat(cpu::current())
+        .timer_inactive
+        .store(false, Ordering::Relaxed);
 }
 
 /// The vCPU that exited on this CPU.
@@ -391,21 +410,22 @@ pub fn deactivate(intid: u32) {
 
 /// Saves the vCPU that is loaded; from here on another CPU may load it.
 fn unload(seat: &Seat, member: Member) {
-    let affinity = cpu::current().affinity.load(Ordering::Relaxed);
-    let virtual_timer = interrupts::virtual_timer();
     unload_lists(member);
-    if let Some(system) = super::get() {
-        let gic = system.gic.lock();
-        let active = gic.private_active(virtual_timer, affinity);
-        drop(gic);
-        // The timer is off before its interrupt is made inactive, or it would be taken here.
-        member.vcpu.context.save(active);
-        if active {
-            system
-                .gic
-                .lock()
-                .set_private_active(virtual_timer, affinity, false);
+    match super::get() {
+        Some(system) if !seat.timer_inactive.load(Ordering::Relaxed) => {
+            let affinity = cpu::current().affinity.load(Ordering::Relaxed);
+            let virtual_timer = interrupts::virtual_timer();
+            let active = system.gic.lock().private_active(virtual_timer, affinity);
+            // The timer is off before its interrupt is made inactive, or it would be taken here.
+            member.vcpu.context.save(active);
+            if active {
+                system
+                    .gic
+                    .lock()
+                    .set_private_active(virtual_timer, affinity, false);
+            }
         }
+        _ => member.vcpu.context.save(false),
     }
     // Its tables may end before this CPU loads another one.
     Context::leave_tables();
@@ -432,10 +452,6 @@ fn load(cpu: &'static Cpu, seat: &Seat, member: Member) {
         return;
     }
     let active = vcpu.context.load();
-    {
-        let lists = vcpu.lists.lock();
-        context::write_lists(&lists, lists.in_use);
-    }
     let inactive = seat.timer_inactive.load(Ordering::Relaxed);
     if (active || !inactive)
         && let Some(system) = super::get()
@@ -445,17 +461,20 @@ fn load(cpu: &'static Cpu, seat: &Seat, member: Member) {
             .gic
             .lock()
             .set_private_active(interrupts::virtual_timer(), affinity, active);
+        seat.timer_inactive.store(!active, Ordering::Relaxed);
     }
     // Two vCPUs of a domain may use one ASID for two address spaces; this CPU's TLB must not confuse them.
     if domain.last_on(cpu.index(), vcpu.index) {
         mmu::invalidate_this_guest();
     }
     seat.loaded.store(vcpu.number(), Ordering::Relaxed);
-    if devices::vcpu_deadline(vcpu) != NEVER {
-        seat.rearm.store(true, Ordering::Relaxed);
+    seat.needed_at(devices::vcpu_deadline(vcpu));
+    // Otherwise nothing of it is linked to the physical one.
+    if active {
+        sample_timer(member);
     }
-    sample_timer(member);
-    vcpu.demand_attention();
+    vcpu.take_attention();
+    exchange(member, false);
 }
 
 /// The virtual timer is the hardware's: nobody is told when its level falls. The interrupt of the loaded vCPU follows it here;
@@ -471,10 +490,7 @@ pub fn sample_timer(member: Member) {
 fn unload_lists(member: Member) {
     let mut lists = member.vcpu.lists.lock();
     refresh_lists(&mut lists);
-    let used = lists.in_use;
-    let mut empty = lists.clone();
-    empty.lr = [0; 16];
-    context::write_lists(&empty, used);
+    context::clear_lists(lists.in_use);
 }
 
 /// Reads what the hardware made of the list registers in use.
@@ -485,41 +501,49 @@ pub fn refresh_lists(lists: &mut hypervisor::vgic::ListRegisters) {
 
 /// Brings the loaded vCPU's list registers in agreement with its interrupt controller, if anything asks for it.
 pub fn synchronise(member: Member) {
-    let Member { domain, vcpu } = member;
-    if !vcpu.take_attention() {
-        return;
+    if member.vcpu.take_attention() {
+        exchange(member, true);
     }
+}
+
+/// Takes back what the list registers held, acts upon it, and fills them anew. `in_cpu`: the CPU has them; else they are as they were saved,
+/// and the CPU's are empty.
+fn exchange(member: Member, in_cpu: bool) {
+    let Member { domain, vcpu } = member;
     let mut changed: ArrayVec<Deactivated, 64> = ArrayVec::new();
-    let before;
-    {
-        let mut vgic = domain.vgic.lock();
-        let mut lists = vcpu.lists.lock();
+    let mut before = 0;
+    let mut vgic = domain.vgic.lock();
+    let mut lists = vcpu.lists.lock();
+    if in_cpu {
         refresh_lists(&mut lists);
         before = lists.in_use;
-        let kicks = vgic.collect(vcpu.index, &mut lists, &mut |deactivated| {
-            // No more than list registers and chores of one pass; more would be sampled by the next change.
-            let _ = changed.try_push(deactivated);
-        });
+    }
+    let kicks = vgic.collect(vcpu.index, &mut lists, &mut |deactivated| {
+        // No more than list registers and chores of one pass; more would be sampled by the next change.
+        let _ = changed.try_push(deactivated);
+    });
+    if !changed.is_empty() || !kicks.is_empty() {
         drop(lists);
         drop(vgic);
-        for index in kicks.iter().filter(|index| *index != vcpu.index) {
-            if let Some(other) = domain.vcpus.get(index) {
-                other.wake();
-            }
-        }
+        collected(member, kicks, &changed);
+        vgic = domain.vgic.lock();
+        lists = vcpu.lists.lock();
     }
-    for deactivated in &changed {
+    let maintenance = vgic.deliver(vcpu.index, &mut lists);
+    context::write_lists(&lists, before | lists.in_use);
+    context::set_interface_control(maintenance);
+}
+
+/// Acts upon what was found in the loaded vCPU's list registers, without any lock.
+fn collected(member: Member, kicks: Kicks, changed: &[Deactivated]) {
+    let Member { domain, vcpu } = member;
+    domain.kick(kicks.without(vcpu.index));
+    for deactivated in changed {
         match *deactivated {
             Deactivated::Physical(intid) => deactivate(intid),
             Deactivated::Line(line) => exit::resample(domain, line),
         }
     }
-    let mut vgic = domain.vgic.lock();
-    let mut lists = vcpu.lists.lock();
-    let maintenance = vgic.deliver(vcpu.index, &mut lists);
-    let after = lists.in_use;
-    context::write_lists(&lists, before | after);
-    context::set_interface_control(maintenance);
 }
 
 /// Whether something would end a WFI of the loaded vCPU at once.
@@ -572,7 +596,9 @@ fn set_timer(cpu: &Cpu, seat: &Seat) {
     if let Some(at) = console::next_deadline() {
         earliest = earliest.min(at.as_nanos());
     }
-    timer::arm((earliest != NEVER).then(|| Instant::from_nanos(earliest)));
+    if seat.armed.swap(earliest, Ordering::Relaxed) != earliest {
+        timer::arm((earliest != NEVER).then(|| Instant::from_nanos(earliest)));
+    }
 }
 
 /// This CPU's timer expired: whatever is due is done.
@@ -580,6 +606,7 @@ pub fn timer_expired() {
     let cpu = cpu::current();
     let seat = seat(cpu);
     timer::arm(None);
+    seat.armed.store(NEVER, Ordering::Relaxed);
     seat.rearm.store(true, Ordering::Relaxed);
     let now = timer::now();
     if let Some(shared) = seat.pool() {

@@ -47,7 +47,12 @@ impl CpuSet {
 
     /// In ascending order.
     pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..MAX_CPUS).filter(move |cpu| self.contains(*cpu))
+        let mut left = self.0;
+        core::iter::from_fn(move || {
+            let cpu = left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            (cpu < MAX_CPUS).then_some(cpu)
+        })
     }
 }
 

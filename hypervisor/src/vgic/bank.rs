@@ -189,12 +189,23 @@ impl Bank {
         }
     }
 
-    /// A physical interrupt whose virtual one is neither pending nor active any more can only
-    /// be deactivated by EL2.
-    pub fn settle_hardware(&mut self) {
+    /// After any change: what vCPUs should take, whichever. A physical interrupt whose virtual one is neither pending nor active any more can
+    /// only be deactivated by EL2.
+    pub fn settle(&mut self, groups: Groups) -> Wanted {
         let lost = self.hardware & !(self.latch | self.active | self.listed);
-        self.hardware &= !lost;
-        self.release |= lost;
+        if lost != 0 {
+            self.hardware &= !lost;
+            self.release |= lost;
+        }
+        Wanted {
+            forwarded: self.forwarded(groups) & !self.active & !self.listed,
+            active: self.active & !self.listed,
+        }
+    }
+
+    /// Whether EL2 has something to do about it.
+    pub const fn has_chores(&self) -> bool {
+        self.release | self.resample != 0
     }
 
     /// Moves interrupt `n` into a list register of `vcpu`; the entry for it.
@@ -275,6 +286,14 @@ impl Bank {
         }
         returned
     }
+}
+
+/// What should be in list registers and isn't.
+pub(super) struct Wanted {
+    /// Pending, and forwarded to where they are routed.
+    pub forwarded: u32,
+    /// Active, where they are.
+    pub active: u32,
 }
 
 /// GICD_CTLR's enables.

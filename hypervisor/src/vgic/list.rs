@@ -12,6 +12,8 @@
 //! | 61    | HW       | linked to a physical interrupt |
 //! | 63:62 | State    | 00 invalid, 01 pending, 10 active, 11 active and pending |
 
+use super::bank::Bits;
+
 /// Most list registers that the architecture allows.
 pub const MAX_LISTS: usize = 16;
 
@@ -77,12 +79,9 @@ impl ListRegisters {
 
     /// The entries in use.
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
-        let in_use = self.in_use;
-        self.lr
-            .iter()
-            .zip(0u32..)
-            .filter(move |&(_, slot)| in_use & 1u16.wrapping_shl(slot) != 0)
-            .map(|(&lr, _)| Entry(lr))
+        Bits(u32::from(self.in_use))
+            .filter_map(|slot| self.lr.get(slot as usize).copied())
+            .map(Entry)
     }
 }
 

@@ -71,7 +71,7 @@ pub use registers::{DISTRIBUTOR_SIZE, REDISTRIBUTOR_SIZE};
 pub use transfer::Deactivated;
 
 use alloc::vec::Vec;
-use bank::{Bank, Bits, Groups, bit};
+use bank::{Bank, Bits, Groups, Wanted, bit};
 
 /// Version of the architecture.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -116,6 +116,17 @@ struct Cpu {
     resync: bool,
     /// GICR_WAKER.ProcessorSleep, and ChildrenAsleep, which follows at once.
     asleep: bool,
+}
+
+impl Cpu {
+    /// The bank with this bit wants these of it.
+    fn note(&mut self, word: u32, wanted: u32) {
+        if wanted == 0 {
+            self.summary &= !word;
+        } else {
+            self.summary |= word;
+        }
+    }
 }
 
 /// The virtual GIC of one domain.
@@ -222,59 +233,70 @@ impl Vgic {
 
     /// Recomputes what a bank wants of each vCPU, after any change; those who got more to do.
     fn refresh(&mut self, index: usize) -> Kicks {
+        if index < self.cpus.len() {
+            return self.refresh_private(index);
+        }
         let word = bit(self.word(index));
-        let private = index < self.cpus.len();
         let Some(bank) = self.banks.get_mut(index) else {
             return Kicks::NONE;
         };
-        bank.settle_hardware();
-        let chores = bank.release | bank.resample != 0;
-        let free = !bank.active & !bank.listed;
-        let forwarded = bank.forwarded(self.groups) & free;
-        let active = bank.active & !bank.listed;
+        let Wanted { forwarded, active } = bank.settle(self.groups);
+        if bank.has_chores() {
+            self.chores |= word;
+        }
         let mut kicks = Kicks::NONE;
-        let (first, count) = if private {
-            (index, 1)
-        } else {
-            (0, self.cpus.len())
-        };
         let routed = bank.home.iter().zip(&bank.held).zip(&mut bank.wanted);
-        let cpus = routed.zip(&mut self.cpus).enumerate();
-        for (vcpu, (((home, held), wanted), cpu)) in cpus.skip(first).take(count) {
+        for (vcpu, (((home, held), wanted), cpu)) in routed.zip(&mut self.cpus).enumerate() {
             let now = forwarded & home | active & held;
             if now & !*wanted != 0 {
                 kicks |= Kicks::one(vcpu);
             }
             *wanted = now;
-            if now == 0 {
-                cpu.summary &= !word;
-            } else {
-                cpu.summary |= word;
-            }
-            if private && chores {
-                cpu.resync = true;
-                kicks |= Kicks::one(vcpu);
-            }
-        }
-        if chores && !private {
-            self.chores |= word;
+            cpu.note(word, now);
         }
         kicks
     }
 
-    /// Marks the list registers that hold any of these as outdated; the vCPUs concerned.
-    fn resync(&mut self, index: usize, bits: u32) -> Kicks {
-        let Some(bank) = self.banks.get(index) else {
+    /// The same for the private bank of a vCPU, which every SGI and every timer's tick changes.
+    fn refresh_private(&mut self, vcpu: usize) -> Kicks {
+        let (Some(bank), Some(cpu)) = (self.banks.get_mut(vcpu), self.cpus.get_mut(vcpu)) else {
             return Kicks::NONE;
         };
-        let bits = bits & bank.listed;
+        let Wanted { forwarded, active } = bank.settle(self.groups);
+        let chores = bank.has_chores();
+        let (Some(held), Some(wanted)) = (bank.held.get(vcpu), bank.wanted.get_mut(vcpu)) else {
+            return Kicks::NONE;
+        };
+        let now = forwarded | active & held;
+        let more = now & !*wanted != 0;
+        *wanted = now;
+        cpu.note(bit(0), now);
+        cpu.resync |= chores;
+        if more || chores {
+            Kicks::one(vcpu)
+        } else {
+            Kicks::NONE
+        }
+    }
+
+    /// Marks the list registers that hold any of these as outdated; the vCPUs concerned.
+    #[inline]
+    fn resync(&mut self, index: usize, bits: u32) -> Kicks {
+        match self.banks.get(index) {
+            Some(bank) if bits & bank.listed != 0 => self.outdate(index, bits & bank.listed),
+            _ => Kicks::NONE,
+        }
+    }
+
+    fn outdate(&mut self, index: usize, listed: u32) -> Kicks {
         let mut kicks = Kicks::NONE;
-        if bits != 0 {
-            for (vcpu, (held, cpu)) in bank.held.iter().zip(&mut self.cpus).enumerate() {
-                if held & bits != 0 {
-                    cpu.resync = true;
-                    kicks |= Kicks::one(vcpu);
-                }
+        let Some(bank) = self.banks.get(index) else {
+            return kicks;
+        };
+        for (vcpu, (held, cpu)) in bank.held.iter().zip(&mut self.cpus).enumerate() {
+            if held & listed != 0 {
+                cpu.resync = true;
+                kicks |= Kicks::one(vcpu);
             }
         }
         kicks

@@ -99,6 +99,22 @@ impl Vgic {
     }
 
     fn fill(&mut self, vcpu: usize, summary: u32, lists: &mut ListRegisters) -> Maintenance {
+        // Mostly there is one, of the first word.
+        if summary == 1
+            && let Some(bank) = self.banks.get(vcpu)
+            && let Some(wanted) = bank.wanted.get(vcpu).copied()
+            && wanted.count_ones() as usize <= lists.free()
+        {
+            for n in Bits(wanted) {
+                self.list(vcpu, n, lists);
+            }
+            return Maintenance::default();
+        }
+        self.choose(vcpu, summary, lists)
+    }
+
+    /// More than one word has something, or more than there are free list registers: in the order of urgency, as many as fit.
+    fn choose(&mut self, vcpu: usize, summary: u32, lists: &mut ListRegisters) -> Maintenance {
         let (mut active, mut pending) = (Best::default(), Best::default());
         for word in Bits(summary) {
             let index = self.index(vcpu, word as usize);

@@ -329,6 +329,14 @@ pub fn write_lists(lists: &ListRegisters, which: u16) {
     }
 }
 
+/// Empties the list registers in `which`.
+#[cold]
+pub fn clear_lists(which: u16) {
+    for index in (0..16).filter(|index| which & 1 << index != 0) {
+        write(GICH_LR + 4 * index, 0);
+    }
+}
+
 /// GICH_HCR: virtual CPU interface on, EOIcount 0, and these maintenance interrupts, which have GICv3's bits.
 #[cold]
 pub fn set_interface_control(maintenance: Maintenance) {
