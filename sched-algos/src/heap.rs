@@ -151,6 +151,9 @@ impl<K: Ord + Copy> Heap<K> {
     fn down(&mut self, mut at: usize) {
         loop {
             let left = at.saturating_mul(2).saturating_add(1);
+            if left >= self.items.len() {
+                return;
+            }
             let right = left.saturating_add(1);
             let child = if self.less(right, left) { right } else { left };
             if !self.less(child, at) {

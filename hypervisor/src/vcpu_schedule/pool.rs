@@ -98,6 +98,14 @@ pub struct VcpuReport {
     pub migrations: u64,
 }
 
+/// The earlier one of two times, of which either may be none.
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 /// A pool of CPUs.
 pub struct Pool {
     cpus: CpuSet,
@@ -340,19 +348,22 @@ impl Pool {
     fn place(&mut self, who: VcpuId, now: Instant, except: Option<usize>) -> CpuSet {
         let eligible = self.algorithm.eligible(who) & self.cpus;
         let last = self.entry(who).and_then(|entry| entry.last);
-        let idle = eligible
-            .iter()
-            .filter(|cpu| Some(*cpu) != except)
-            .filter_map(|cpu| Some((cpu, self.seats.get(cpu)?)))
-            .filter(|(_, seat)| seat.current.is_none())
-            // Where its registers are; where its caches are; where nobody's are.
-            .min_by_key(|(cpu, seat)| {
-                (
+        // Where its registers are; where its caches are; where nobody's are; anywhere.
+        let mut idle: Option<(usize, (bool, bool, bool))> = None;
+        for cpu in eligible.iter().filter(|cpu| Some(*cpu) != except) {
+            if let Some(seat) = self.seats.get(cpu)
+                && seat.current.is_none()
+            {
+                let away = (
                     seat.loaded != Some(who),
-                    Some(*cpu) != last,
+                    Some(cpu) != last,
                     seat.loaded.is_some(),
-                )
-            });
+                );
+                if idle.is_none_or(|(_, least)| away < least) {
+                    idle = Some((cpu, away));
+                }
+            }
+        }
         if let Some((cpu, _)) = idle {
             self.occupy(cpu, who, now);
             return CpuSet::only(cpu);
@@ -468,6 +479,7 @@ impl Pool {
     ) -> Decision {
         self.charge(cpu, now);
         let mut leaving = None;
+        let mut queued = false;
         let Some(seat) = self.seats.get_mut(cpu) else {
             return Decision {
                 run: None,
@@ -485,8 +497,15 @@ impl Pool {
             } else if !self.algorithm.eligible(current).contains(cpu) {
                 self.vacate(cpu);
                 leaving = Some(current);
-            } else if over || self.is_preempted(cpu, current, now) {
+            } else if self.is_preempted(cpu, current, now)
+                && let Some(next) = self.algorithm.pick(cpu, now)
+            {
+                self.forget_timer(next);
+                self.occupy(cpu, next, now);
+                leaving = Some(current);
+            } else if over {
                 // It competes with those that wait.
+                queued = true;
                 self.set_queued(current, now);
                 self.algorithm.put(current, now);
                 self.vacate(cpu);
@@ -502,7 +521,9 @@ impl Pool {
         let mut kick = CpuSet::NONE;
         let current = self.current(cpu);
         if let Some(leaving) = leaving.filter(|leaving| Some(*leaving) != current) {
-            self.algorithm.take(leaving);
+            if queued {
+                self.algorithm.take(leaving);
+            }
             kick |= self.place(leaving, now, Some(cpu));
         }
         let mut unload = false;
@@ -581,6 +602,7 @@ impl Pool {
         }
     }
 
+    #[inline]
     fn forget_timer(&mut self, who: VcpuId) {
         let keeper = self.entry_mut(who).and_then(|entry| entry.keeper.take());
         if let Some(seat) = keeper.and_then(|cpu| self.seats.get_mut(cpu)) {
@@ -607,7 +629,7 @@ impl Pool {
             .min()
             .map(|((at, _), _)| Instant::from_nanos(at));
         let event = seat.current.and_then(|_| self.algorithm.next_event(cpu));
-        [seat.until, timer, event].into_iter().flatten().min()
+        earlier(earlier(seat.until, timer), event)
     }
 
     /// Whether this CPU has to reschedule because of the time alone.

@@ -56,6 +56,11 @@ impl ListRegisters {
             .saturating_sub(self.in_use.count_ones() as usize)
     }
 
+    /// Whether none is free.
+    pub(super) fn is_full(&self) -> bool {
+        self.in_use.trailing_ones() as usize >= self.count
+    }
+
     /// Puts an entry into the first free register; false if there is none.
     pub(super) fn put(&mut self, entry: Entry) -> bool {
         let slot = self.in_use.trailing_ones();

@@ -282,10 +282,16 @@ impl Vgic {
     /// Marks the list registers that hold any of these as outdated; the vCPUs concerned.
     #[inline]
     fn resync(&mut self, index: usize, bits: u32) -> Kicks {
-        match self.banks.get(index) {
-            Some(bank) if bits & bank.listed != 0 => self.outdate(index, bits & bank.listed),
-            _ => Kicks::NONE,
+        let listed = match self.banks.get(index) {
+            Some(bank) if bits & bank.listed != 0 => bits & bank.listed,
+            _ => return Kicks::NONE,
+        };
+        // A private bank's are listed by its own vCPU.
+        if let Some(cpu) = self.cpus.get_mut(index) {
+            cpu.resync = true;
+            return Kicks::one(index);
         }
+        self.outdate(index, listed)
     }
 
     fn outdate(&mut self, index: usize, listed: u32) -> Kicks {

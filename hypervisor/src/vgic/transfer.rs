@@ -99,15 +99,16 @@ impl Vgic {
     }
 
     fn fill(&mut self, vcpu: usize, summary: u32, lists: &mut ListRegisters) -> Maintenance {
-        // Mostly there is one, of the first word.
-        if summary == 1
-            && let Some(bank) = self.banks.get(vcpu)
-            && let Some(wanted) = bank.wanted.get(vcpu).copied()
-            && wanted.count_ones() as usize <= lists.free()
+        // Mostly there is one, and nothing else.
+        if lists.in_use == 0
+            && summary.is_power_of_two()
+            && let Some(index) = self.index(vcpu, summary.trailing_zeros() as usize)
+            && let Some(bank) = self.banks.get(index)
+            && let Some(wanted) = bank.wanted.get(vcpu)
+            && wanted.is_power_of_two()
         {
-            for n in Bits(wanted) {
-                self.list(vcpu, n, lists);
-            }
+            let intid = summary.trailing_zeros().wrapping_shl(5) | wanted.trailing_zeros();
+            self.list(vcpu, intid, lists);
             return Maintenance::default();
         }
         self.choose(vcpu, summary, lists)
@@ -154,12 +155,12 @@ impl Vgic {
         let Some((index, n)) = self.find(vcpu, intid) else {
             return;
         };
-        let word = self.word(index);
+        let word = intid >> 5;
         let groups = self.groups;
         let Some(bank) = self.banks.get_mut(index) else {
             return;
         };
-        if lists.free() == 0 {
+        if lists.is_full() {
             return;
         }
         let entry = match &mut self.v2 {
