@@ -43,7 +43,8 @@ fn domains_with_two_vcpus_share_two_cpus() -> Result<()> {
 /// timer of the CPU that it runs on, which isn't CPU 0: the ancestor's timer was.
 #[test]
 fn a_domain_alone_on_its_coproc_is_never_switched() -> Result<()> {
-    let mut scenario = sharing("alone", &["jobs=8", "mode=idle"]);
+    // Two slices of a second and more: a job takes about a quarter of one.
+    let mut scenario = sharing("alone", &["jobs=12", "mode=idle"]);
     scenario.domains[0].affinity = vec![1];
     scenario.domains[1].affinity = vec![0];
     let machine = Machine::boot(&scenario, LIMIT)?;
@@ -51,7 +52,7 @@ fn a_domain_alone_on_its_coproc_is_never_switched() -> Result<()> {
         (text == "workload: ready").then_some(())
     })?;
     let done = machine.done("d1")?;
-    assert_eq!((number(&done, "jobs"), number(&done, "wrong")), (8, 0));
+    assert_eq!((number(&done, "jobs"), number(&done, "wrong")), (12, 0));
     let report = machine.query()?;
     assert!(number(coproc(&report), "switches") <= 1, "{report:?}");
     assert_eq!(report.share("0", "d1"), Some(100.0));
