@@ -256,8 +256,13 @@ fn own_use(node: &Node<'_>, machine: &Machine) -> Option<&'static str> {
     if machine.uart.as_ref().is_some_and(|uart| uart.path == path) {
         return Some("Baton's console");
     }
-    if machine.smmus.iter().any(|smmu| smmu.path == path) {
+    if node.property("#iommu-cells").is_some() || machine.smmus.iter().any(|smmu| smmu.path == path)
+    {
         return Some("an IOMMU");
+    }
+    // An ITS reads and writes memory by itself, and either kind raises whatever interrupt it's told to.
+    if node.property("msi-controller").is_some() {
+        return Some("which turns messages into interrupts");
     }
     if machine.pci_hosts.iter().any(|host| host.path == path) {
         return Some("a PCIe host bridge, whose functions are passed one by one");

@@ -208,7 +208,9 @@ fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operatio
                 if effect.bars_moved {
                     sharing::windows_changed(&link);
                     // What the coprocessor's window gave way to can be mapped only now.
-                    shared_memory::windows_changed(domain, &mut domain.pci.lock());
+                    let mut pci = domain.pci.lock();
+                    shared_memory::windows_changed(domain, &mut pci);
+                    passthrough::configured(domain, &mut pci, effect.slot, true);
                 }
                 if effect.intx_disabled.is_some() || effect.message {
                     sharing::resample(&link);
@@ -281,11 +283,12 @@ pub fn resample(domain: &Domain, line: Line) {
         return;
     }
     if intid >= layout::V2M_FIRST {
-        return messages::ended(domain, intid);
+        messages::ended(domain, intid);
+        return passthrough::ended(domain, intid);
     }
     let first = 32 + layout::PCI_INTX_SPI;
     let Some(pin) = intid.checked_sub(first).filter(|pin| *pin < 4) else {
-        return;
+        return passthrough::ended(domain, intid);
     };
     for slot in 0..SLOTS {
         if let Some(link) = domain.link(slot)

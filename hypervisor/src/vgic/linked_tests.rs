@@ -156,6 +156,42 @@ fn what_the_guest_never_ends_is_reported_once() {
     assert_eq!(only(&lists), None);
 }
 
+/// One that isn't linked tells its end, level-sensitive or not; and one that is linked after it doesn't.
+#[test]
+fn a_reported_one_tells_its_end() {
+    for config in [0, 2u64] {
+        let mut vgic = vgic();
+        // ICFGR3: interrupts 48 to 63.
+        let _ = vgic.distributor_write(0, 0xc0c, Word, config);
+        assert_eq!(vgic.home(INTID), Some(0));
+        let _ = route(&mut vgic, 1);
+        assert_eq!(vgic.home(INTID), Some(1));
+        let mut lists = ListRegisters::new(4);
+        for _ in 0..2 {
+            assert_eq!(vgic.reported_interrupt(INTID), Kicks::one(1));
+            let _ = sync(&mut vgic, 1, &mut lists);
+            let entry = only(&lists).unwrap();
+            assert!(entry.pending() && !entry.hardware() && entry.eoi());
+            set(&mut lists, false, true);
+            set(&mut lists, false, false);
+            let mut ends = vec![];
+            let _ = vgic.collect(1, &mut lists, &mut |event| ends.push(event));
+            assert_eq!(ends, [Deactivated::Line(Line::Spi(INTID))]);
+        }
+        assert_eq!(arrive(&mut vgic), Kicks::one(1));
+        let _ = sync(&mut vgic, 1, &mut lists);
+        assert_eq!(only(&lists).unwrap().physical(), Some(PHYSICAL));
+    }
+    let mut vgic = vgic();
+    assert_eq!(vgic.reported_interrupt(27), Kicks::NONE);
+    assert_eq!(vgic.reported_interrupt(500), Kicks::NONE);
+    let _ = route(&mut vgic, 7);
+    assert_eq!(
+        (vgic.home(INTID), vgic.home(27), vgic.home(500)),
+        (None, None, None)
+    );
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Arrive,

@@ -388,6 +388,27 @@ impl Vgic {
         let _ = self.resync(index, bit(n)) | self.refresh(index);
     }
 
+    /// A shared interrupt whose physical one is masked and inactive: it is pending, and its end is reported
+    /// ([`Deactivated::Line`]), whether it is edge-triggered or not. Interrupts that don't exist and private ones are ignored.
+    pub fn reported_interrupt(&mut self, intid: u32) -> Kicks {
+        let Some((index, n)) = self.find(0, intid).filter(|_| intid >= 32) else {
+            return Kicks::NONE;
+        };
+        let Some(bank) = self.banks.get_mut(index) else {
+            return Kicks::NONE;
+        };
+        bank.watched |= bit(n);
+        bank.latch |= bit(n);
+        self.resync(index, bit(n)) | self.refresh(index)
+    }
+
+    /// The vCPU that a shared interrupt is routed to, if to one that there is.
+    pub fn home(&self, intid: u32) -> Option<usize> {
+        let (index, n) = self.find(0, intid).filter(|_| intid >= 32)?;
+        let homes = &self.banks.get(index)?.home;
+        homes.iter().position(|home| home & bit(n) != 0)
+    }
+
     /// The private interrupts of a vCPU whose physical ones (second number) are active and wait
     /// for the guest: what moves along when the vCPU moves to another CPU (there: made active by
     /// GICR_ISACTIVER0, here: deactivated). Collect first.

@@ -98,6 +98,14 @@ impl Gic {
         }
     }
 
+    /// Masks or unmasks a shared interrupt; what comes meanwhile stays pending.
+    pub fn mask(&mut self, intid: u32, masked: bool) {
+        match self {
+            Self::V3(gic) => gic.mask(intid, masked),
+            Self::V2(gic) => gic.mask(intid, masked),
+        }
+    }
+
     /// Deactivates a shared interrupt, whichever CPU took it.
     pub fn deactivate_shared(&mut self, intid: u32) {
         match self {

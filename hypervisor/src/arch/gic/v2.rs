@@ -196,6 +196,19 @@ impl Gic {
         }
     }
 
+    /// See [`super::Gic::mask`].
+    pub fn mask(&mut self, intid: u32, masked: bool) {
+        let register = if masked {
+            GICD_ICENABLER
+        } else {
+            GICD_ISENABLER
+        };
+        if (32..1020).contains(&intid) {
+            let word = u64::from(intid / 32) * 4;
+            self.distributor.write32(register + word, 1 << (intid % 32));
+        }
+    }
+
     /// See [`super::Gic::deactivate_shared`].
     pub fn deactivate_shared(&mut self, intid: u32) {
         if (32..1020).contains(&intid) {

@@ -19,6 +19,7 @@ const REDISTRIBUTOR: u64 = 0x2_0000;
 /// Registers of the distributor (Arm IHI 0069, 12.9).
 const GICD_CTLR: u64 = 0;
 const GICD_CTLR_RWP: u32 = 1 << 31;
+const GICD_ISENABLER: u64 = 0x100;
 const GICD_ICENABLER: u64 = 0x180;
 const GICD_ICPENDR: u64 = 0x280;
 const GICD_ICACTIVER: u64 = 0x380;
@@ -175,6 +176,19 @@ impl Gic {
                     break;
                 }
             }
+        }
+    }
+
+    /// See [`super::Gic::mask`].
+    pub fn mask(&mut self, intid: u32, masked: bool) {
+        let register = if masked {
+            GICD_ICENABLER
+        } else {
+            GICD_ISENABLER
+        };
+        if (32..1020).contains(&intid) {
+            let word = u64::from(intid / 32) * 4;
+            self.distributor.write32(register + word, 1 << (intid % 32));
         }
     }
 

@@ -92,6 +92,9 @@ fn board(edit: impl FnOnce(&mut FdtWriter), chosen: impl FnOnce(&mut FdtWriter))
         device(fdt, 0x8800_0000, 15, |_| {});
         device(fdt, 0x4100_0000, 16, |_| {});
         device(fdt, 0xeb00_0000, 17, |fdt| text(fdt, "status", "disabled"));
+        device(fdt, 0xed00_0000, 18, |fdt| {
+            fdt.property_null("msi-controller").unwrap()
+        });
         node(fdt, "keys", |fdt| text(fdt, "compatible", "gpio-keys"));
         node(fdt, "private@ec000000", |fdt| {
             cells(fdt, "reg", &[0, 0xec00_0000, 0x1000]);
@@ -207,6 +210,8 @@ fn each_refusal_says_what_and_why() {
         ("pci:0001:00:02.0", "below a PCIe host bridge"),
         ("pci:0000:01:00.0", "whose DMA no SMMUv3 confines"),
         ("/smmu@e0000000", "an IOMMU"),
+        ("/iommu@e1000000", "an IOMMU"),
+        ("/device@ed000000", "which turns messages into interrupts"),
         ("/bus/gic@10000", "the interrupt controller"),
         ("/bus/serial@800", "Baton's console"),
         ("/timer", "the timer"),
@@ -349,16 +354,16 @@ fn trust_is_said_in_so_many_words() {
 fn an_edge_stays_an_edge() {
     let configuration = read(&board(
         |fdt| {
-            node(fdt, "edge@ed000000", |fdt| {
+            node(fdt, "edge@ee000000", |fdt| {
                 cells(
                     fdt,
                     "reg",
-                    &[0, 0xed00_0000, 0x1000, 0, 0xee00_0000, 0x2000],
+                    &[0, 0xee00_0000, 0x1000, 0, 0xef00_0000, 0x2000],
                 );
                 cells(fdt, "interrupts", &[0, 20, 1, 0, 0, 21, 4, 0]);
             });
         },
-        |fdt| domain(fdt, "domain@1", false, |fdt| list(fdt, &["/edge@ed000000"])),
+        |fdt| domain(fdt, "domain@1", false, |fdt| list(fdt, &["/edge@ee000000"])),
     ));
     let [Passed::Node(device)] = passed(&configuration) else {
         panic!("{:?}", configuration.errors().next())

@@ -31,7 +31,7 @@ pub use functions::{asserts, configured};
 
 use super::domain::{Domain, Stage2};
 use super::{attachment, boot};
-use crate::arch::cpu;
+use crate::arch::{cpu, gic};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -40,7 +40,7 @@ use coproc_core::driver::Step;
 use coproc_core::id::{SpaceId, StreamId};
 use coproc_core::iommu::{Mapping, Target};
 use coproc_core::time::Instant;
-use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use faults::Told;
 use functions::Function;
 use hypervisor::config::machine::{Interrupt, PciHost, Trigger};
@@ -49,6 +49,7 @@ use hypervisor::console::devices::DeviceReport;
 use hypervisor::devicetree::Error;
 use hypervisor::guest_tree::layout;
 use hypervisor::passthrough::{Arrival, Line, Pages, Place, plan};
+use hypervisor::vgic::Version;
 use hypervisor::vpci::WindowAllocator;
 use platforms::translation::{Stage2Attributes, TranslationError};
 use spin::Mutex;
@@ -73,6 +74,8 @@ pub struct Wire {
     live: AtomicBool,
     /// The CPU that it's routed to.
     routed: AtomicUsize,
+    /// It's masked until the domain ends this INTID; 0: it isn't.
+    masked_for: AtomicU32,
     count: AtomicU64,
 }
 
@@ -181,6 +184,7 @@ pub fn prepare(
                 line: Line::new(),
                 live: AtomicBool::new(false),
                 routed: AtomicUsize::new(NOWHERE),
+                masked_for: AtomicU32::new(0),
                 count: AtomicU64::new(0),
             }));
         given.devices.push(Device {
@@ -300,6 +304,7 @@ pub fn enable(domain: &Domain) {
         };
         for wire in wires {
             wire.line.reset();
+            wire.masked_for.store(0, Ordering::SeqCst);
             if device.function.is_none() {
                 wire.line.aim(Some(layout_intid(wire.spi)));
             }
@@ -374,11 +379,59 @@ pub fn interrupt(intid: u32) -> Option<bool> {
         return Some(false);
     }
     match wire.line.arrived() {
-        Arrival::Linked(target) => deliver(domain, wire, target),
-        Arrival::Held => {}
-        Arrival::Again => return Some(false),
+        Arrival::Linked(target) if gic::version() == Version::V2 => {
+            Some(deliver_here(domain, wire, target))
+        }
+        Arrival::Linked(target) => {
+            deliver(domain, wire, target);
+            Some(true)
+        }
+        Arrival::Held => Some(true),
+        Arrival::Again => Some(false),
     }
-    Some(true)
+}
+
+/// With a GICv2: links an interrupt only if the vCPU that it is for is in this CPU, else it is masked, and unmasked by its end
+/// ([`ended`]). Architecturally a shared interrupt is active for all CPUs; in QEMU's GICv2 it is for the one that took it, so another one would take
+/// it, too, and end it only for itself. Returns whether it's linked.
+fn deliver_here(domain: &Domain, wire: &Wire, target: u32) -> bool {
+    let physical = wire.interrupt.intid.0;
+    let mut vgic = domain.vgic.lock();
+    let home = vgic.home(target).and_then(|index| domain.vcpus.get(index));
+    let this = cpu::current().index();
+    let here = home.is_some_and(|vcpu| vcpu.resident.load(Ordering::Relaxed) == this);
+    let kicks = if here {
+        vgic.hardware_interrupt(0, target, physical)
+    } else {
+        wire.masked_for.store(target, Ordering::SeqCst);
+        if let Some(system) = super::get() {
+            system.gic.lock().mask(physical, true);
+        }
+        vgic.reported_interrupt(target)
+    };
+    drop(vgic);
+    domain.kick(kicks);
+    here
+}
+
+/// The domain ended one of its shared interrupts on this CPU: one that was masked for it goes on, here.
+#[cold]
+pub fn ended(domain: &Domain, intid: u32) {
+    for wire in &domain.given.wires {
+        let masked = &wire.masked_for;
+        let mine = masked.compare_exchange(intid, 0, Ordering::SeqCst, Ordering::SeqCst);
+        if mine.is_ok()
+            && wire.live.load(Ordering::SeqCst)
+            && let Some(system) = super::get()
+        {
+            let affinity = cpu::current().affinity.load(Ordering::Relaxed);
+            let physical = wire.interrupt.intid.0;
+            let mut gic = system.gic.lock();
+            gic.deactivate_shared(physical);
+            gic.route(physical, affinity);
+            gic.mask(physical, false);
+        }
+    }
 }
 
 /// Links an interrupt that is active to the domain's `target`.
