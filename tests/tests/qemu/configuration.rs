@@ -45,10 +45,23 @@ fn boot(scenario: &Scenario, right: &[&str], mistakes: &[Mistake]) -> Result<()>
     machine.finish()
 }
 
-/// Of eight domains six have each its own mistake.
+/// Of thirteen domains eleven have each its own mistake.
 #[test]
 fn mistakes_in_domains_are_named_and_the_others_start() -> Result<()> {
-    let scenario = sharing("mistakes-domains", &["jobs=2"; 9])
+    let mut scenario = sharing("mistakes-domains", &["jobs=2"; 13]);
+    // Its INTx is that of slot 1, which is shared.
+    scenario.qemu_args = ["-device", "edu,addr=5"].map(str::to_owned).to_vec();
+    let devices = [
+        (9, "/virtio_mmio@a000000"),
+        (10, "pci:0000:00:05.0"),
+        (11, "pci:0000:00:0a.0"),
+        (12, "pci:0000:00:01.0"),
+    ];
+    for (number, device) in devices {
+        let node = format!("/chosen/domain@{number:x}");
+        scenario = scenario.with_edit(Edit::string(&node, "baton,passthrough", device));
+    }
+    let scenario = scenario
         .with_edit(Edit::cells("/chosen/domain@2", "baton,coprocs", &[0xdead]))
         .with_edit(Edit::cells("/chosen/domain@3", "memory", &[0, 0x40001]))
         .with_edit(Edit::remove_node("/chosen/domain@4/module@50000000"))
@@ -73,9 +86,25 @@ fn mistakes_in_domains_are_named_and_the_others_start() -> Result<()> {
         ("/chosen/domain@6", "reg", "/chosen/domain@1 has already"),
         ("/chosen/domain@7", "memory", "67108864 KiB"),
         ("/chosen/domain@8", "baton,cpu-affinity", "7"),
+        (
+            "/chosen/domain@9",
+            "baton,passthrough",
+            "share a page with /virtio_mmio@a000200",
+        ),
+        (
+            "/chosen/domain@a",
+            "baton,passthrough",
+            "INTID 36 is shared",
+        ),
+        ("/chosen/domain@b", "baton,passthrough", "no device answers"),
+        (
+            "/chosen/domain@c",
+            "baton,passthrough",
+            "/chosen/coprocs/coproc@0 shares",
+        ),
     ];
     // The last one comes after the one that took all memory before it failed: everything was given back.
-    boot(&scenario, &["d1", "d9"], &mistakes.map(mistake))
+    boot(&scenario, &["d1", "d13"], &mistakes.map(mistake))
 }
 
 /// Coprocs that can't be: their domains aren't created, and the right one is shared as ever.
