@@ -5,7 +5,7 @@
 //! together. The hypervisor is the build that ships; the guest (`tests/guests/bench`) is a domain's kernel. Cache misses and TLB
 //! walks aren't seen by this; the numbers say how much is done, not how fast the memory is.
 //!
-//! Five boots of Baton: one domain alone with the shared device, for most rows; two domains on one CPU, where one reads the
+//! Six boots of Baton: one domain alone with the shared device, for most rows; one that has the device for itself; two domains on one CPU, where one reads the
 //! registers of the device that the other one has; a domain whose two vCPUs wake each other, on two CPUs and on one; and one that only boots, with
 //! more to copy. Then, as the yardstick, four boots of Debian's Xen with the same guest (`xen`).
 
@@ -73,6 +73,7 @@ pub fn measure(artifacts: &Artifacts, name: &str, peer: Option<&Xen>) -> Result<
     let mut costs = Costs::new();
     let scenarios = [
         alone(name, &guest, NONE),
+        own(name, &guest),
         shared(name, &guest),
         pair(name, &guest, "other", &[0, 1]),
         pair(name, &guest, "pingpong", &[0, 0]),
@@ -231,6 +232,15 @@ fn alone(name: &str, guest: &Path, ramdisk: &str) -> Scenario {
         ..domain(guest, if ramdisk == NONE { "all" } else { "boot" })
     };
     machine(format!("{name}-alone"), vec![domain])
+}
+
+/// A domain that has the device for itself.
+fn own(name: &str, guest: &Path) -> Scenario {
+    let mut domain = domain(guest, "own").with_device("pci:0000:00:01.0");
+    domain.coprocs.clear();
+    let mut scenario = machine(format!("{name}-own"), vec![domain]);
+    scenario.coprocs.clear();
+    scenario
 }
 
 /// A domain with a vCPU on each of these CPUs.

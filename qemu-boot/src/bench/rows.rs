@@ -111,7 +111,11 @@ pub const KNOWN: &[Known] = &[
     ),
     row(
         "spi_irq",
-        "a device's SPI until the domain's handler begins: coproc_irq_delivery",
+        "a device's SPI until the domain's handler begins: the device is the domain's own",
+    ),
+    row(
+        "spi_irq_round_trip",
+        "the same with acknowledgement, end of interrupt and the way back",
     ),
     row("eoi", "end of an SGI: ICC_EOIR1_EL1 written"),
     row("loop", "the empty loop, for reference: 2 instructions"),

@@ -447,9 +447,10 @@ fn deliver(domain: &Domain, wire: &Wire, target: u32) {
     let Some(vcpu) = vcpu else { return };
     let resident = vcpu.resident.load(Ordering::Relaxed);
     if let Some(target) = cpu::by_index(resident)
-        && wire.routed.swap(resident, Ordering::Relaxed) != resident
+        && wire.routed.load(Ordering::Relaxed) != resident
         && let Some(system) = super::get()
     {
+        wire.routed.store(resident, Ordering::Relaxed);
         let affinity = target.affinity.load(Ordering::Relaxed);
         system.gic.lock().route(physical, affinity);
     }
