@@ -235,6 +235,14 @@ fn apply(tree: &mut Tree, path: &str, action: &Action) -> Result<()> {
             parent.child_mut(name).with_context(missing)?;
             parent.children.retain(|child| child.name != name);
         }
+        Action::AddNode => {
+            let (parent, name) = path.rsplit_once('/').with_context(missing)?;
+            let parent = tree.node_mut(parent).with_context(missing)?;
+            if parent.children.iter().any(|child| child.name == name) {
+                bail!("edit: {path} is in the machine's device tree already");
+            }
+            parent.children.push(Node::new(name.to_owned()));
+        }
     }
     Ok(())
 }

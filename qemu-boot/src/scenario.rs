@@ -106,6 +106,8 @@ pub enum Action {
     Remove(String),
     /// Removes the node.
     RemoveNode,
+    /// Makes the node, below one that exists.
+    AddNode,
 }
 
 impl Edit {
@@ -132,6 +134,14 @@ impl Edit {
         Self {
             node: node.to_owned(),
             action: Action::Remove(property.to_owned()),
+        }
+    }
+
+    /// Makes a node without properties.
+    pub fn add_node(node: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            action: Action::AddNode,
         }
     }
 

@@ -6,6 +6,7 @@ use anyhow::Result;
 use baton_tests::{LIMIT, Machine, PATIENCE, number, poll, text};
 use qemu_boot::demo::{self, ENTER};
 use qemu_boot::report::Record;
+use qemu_boot::scenario::Edit;
 use qemu_boot::setup::firmware::Firmware;
 use qemu_boot::{Artifacts, DomainSpec, Scenario, SharedMemorySpec, bench};
 
@@ -112,7 +113,7 @@ fn domains_share_memory_and_ring_each_other() -> Result<()> {
     machine.finish()
 }
 
-/// The clock shows the machine's time and its alarm interrupts; the watchdog lets a domain live as long as it is fed, ends it
+/// The clock shows the machine's time and its alarm interrupts; the watchdog lets a domain live as long as it is fed, restarts it
 /// when it isn't, and the other domain doesn't notice.
 #[test]
 fn the_clock_tells_the_time_and_the_watchdog_bites() -> Result<()> {
@@ -121,7 +122,12 @@ fn the_clock_tells_the_time_and_the_watchdog_bites() -> Result<()> {
         since.unwrap_or(Duration::ZERO).as_secs()
     };
     let before = now();
-    let machine = Machine::boot(&domains("devices", &["devices.watchdog", ""])?, LIMIT)?;
+    let scenario = domains("devices", &["devices.watchdog", ""])?.with_edit(Edit::string(
+        "/chosen/domain@1",
+        "baton,restart",
+        "on-crash",
+    ));
+    let machine = Machine::boot(&scenario, LIMIT)?;
     for name in ["d1", "d2"] {
         let clock = machine.wait_domain(name, "its clock", PATIENCE, |line| {
             line.strip_prefix("devices: clock").map(Record::parse)
@@ -143,10 +149,16 @@ fn the_clock_tells_the_time_and_the_watchdog_bites() -> Result<()> {
     machine.wait_baton("the end of d1", PATIENCE, |line| {
         line.contains("d1: crashed (watchdog)").then_some(())
     })?;
+    // Its kernel boots again, and its program finds the clock at work.
+    let mut clocks = 0;
+    machine.wait_domain("d1", "its second clock", PATIENCE, |line| {
+        clocks += u32::from(line.starts_with("devices: clock"));
+        (clocks == 2).then_some(())
+    })?;
     let state = |id: &str, state: &str| (id.to_owned(), state.to_owned());
     assert_eq!(
         machine.domains()?,
-        [state("d1", "crashed"), state("d2", "running")]
+        [state("d1", "running"), state("d2", "running")]
     );
     machine.finish()
 }

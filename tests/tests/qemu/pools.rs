@@ -250,3 +250,58 @@ fn shares_of_a_coproc_hold_while_vcpus_starve() -> Result<()> {
     share("weighted again")?;
     machine.finish()
 }
+
+/// Two pools, each with its algorithm: a domain has its CPU for itself, whatever the three others do on theirs, which share it by weight.
+#[test]
+fn pools_keep_to_their_cpus() -> Result<()> {
+    let mut scenario = Scenario::new("pool-two");
+    let mut own = DomainSpec::linux(0, &format!("panic=-1 {}", workload(1, "jobs=4")));
+    own.affinity = Vec::new();
+    scenario.edu_devices = 1;
+    scenario.coprocs.push(CoprocSpec::edu(1));
+    scenario.domains.push(own.with_coproc(0));
+    for _ in 0..3 {
+        scenario.domains.push(hog("pool-two")?);
+    }
+    let pools = "/chosen/cpu-pools";
+    scenario = scenario
+        .with_edit(Edit::add_node(pools))
+        .with_edit(Edit::string(pools, "compatible", "baton,cpu-pools"))
+        .with_edit(Edit::cells(pools, "#address-cells", &[1]))
+        .with_edit(Edit::cells(pools, "#size-cells", &[0]));
+    for (number, scheduler) in [(0, "null"), (1, "weighted")] {
+        let node = format!("{pools}/pool@{number}");
+        scenario = scenario
+            .with_edit(Edit::add_node(&node))
+            .with_edit(Edit::cells(&node, "reg", &[number]))
+            .with_edit(Edit::cells(&node, "cpus", &[number]))
+            .with_edit(Edit::cells(&node, "phandle", &[0x7000 + number]))
+            .with_edit(Edit::string(&node, "scheduler", scheduler));
+    }
+    for (domain, pool) in [(1, 0), (2, 1), (3, 1), (4, 1)] {
+        let node = format!("/chosen/domain@{domain}");
+        scenario = scenario.with_edit(Edit::cells(&node, "baton,cpu-pool", &[0x7000 + pool]));
+    }
+    let machine = Machine::boot(&scenario, LIMIT)?;
+    let list = machine.ask("pool list")?.join("\n");
+    for line in [
+        "pool id=0 scheduler=null cpus=0 vcpus=1",
+        "pool id=1 scheduler=weighted cpus=1 vcpus=3",
+    ] {
+        assert!(list.contains(line), "{list}");
+    }
+    let done = machine.done("d1")?;
+    assert_eq!((number(&done, "jobs"), number(&done, "wrong")), (4, 0));
+    let all = vcpus(&machine)?;
+    for vcpu in &all {
+        let (pool, cpu) = (text(vcpu, "pool"), text(vcpu, "cpu"));
+        assert_eq!(pool, cpu, "{vcpu:?}");
+        assert_eq!(pool == "0", text(vcpu, "domain") == "d1", "{vcpu:?}");
+        assert_eq!(number(vcpu, "migrations"), 0, "{vcpu:?}");
+    }
+    // What one pool may do, the other may not: there is one CPU for three.
+    let refusal = machine.refusal("pool set 1 scheduler null")?;
+    assert!(refusal.contains("more vCPUs than CPUs"), "{refusal}");
+    machine.ask("pool set 0 scheduler weighted")?;
+    machine.finish()
+}
