@@ -13,7 +13,7 @@ fn guest() -> Result<PathBuf> {
 }
 
 /// A domain that runs the bare-metal guest: 64 MiB, nothing to boot from.
-fn domain(guest: PathBuf, part: &str, affinity: &[u32]) -> Result<DomainSpec> {
+pub fn domain(guest: PathBuf, part: &str, affinity: &[u32]) -> Result<DomainSpec> {
     let ramdisk = guest.with_extension("ramdisk");
     std::fs::write(&ramdisk, b"none").context("the guest's ramdisk")?;
     Ok(DomainSpec {

@@ -7,6 +7,7 @@ mod console;
 mod devices;
 mod everything;
 mod firmware;
+mod fuzz;
 mod hostile;
 mod isolation;
 mod lifecycle;

@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// EL1 on SP_EL0, everything masked: an exception finds SP_EL1 as it was.
 pub const MASKED: u64 = 0x3c4;
@@ -63,9 +64,20 @@ impl End {
 /// What [`End::outcome`] gives for UNDEFINED.
 pub const UNDEFINED: u64 = 0x100;
 
+/// Where [`run`] puts its words, if not into `CODE`.
+static PLACE: AtomicU64 = AtomicU64::new(0);
+
 /// Where [`run`] puts its words.
 pub fn code() -> u64 {
-    CODE.0.get().expose_provenance() as u64
+    match PLACE.load(Ordering::Relaxed) {
+        0 => CODE.0.get().expose_provenance() as u64,
+        place => place,
+    }
+}
+
+/// Lets [`run`] put its words into this page of RAM, which nobody else uses.
+pub fn place(at: u64) {
+    PLACE.store(at, Ordering::Relaxed);
 }
 
 /// Goes to `pc`.
@@ -87,7 +99,7 @@ pub fn go(registers: &[u64; 32], pc: u64, pstate: u64) -> End {
 
 /// Executes these words with these registers (X0 to X30, SP_EL0).
 pub fn run(words: &[u32], registers: &[u64; 32], pstate: u64) -> End {
-    let page = CODE.0.get().cast::<u32>();
+    let page = core::ptr::with_exposed_provenance_mut::<u32>(code() as usize);
     for n in 0..WORDS {
         let word = words.get(n).copied().unwrap_or(BREAK);
         // SAFETY: within the page, which nobody else uses.

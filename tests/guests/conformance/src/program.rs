@@ -1,6 +1,8 @@
 //! Which part this machine plays, by the kernel's command line.
 
-use crate::{aborts, delivery, exception, gic, identification, power, registers, report, timer};
+use crate::{
+    aborts, delivery, exception, fuzz, gic, identification, power, registers, report, timer, work,
+};
 use core::fmt::Write as _;
 use core::panic::PanicInfo;
 use guest_runtime::machine::{self, Console};
@@ -34,6 +36,10 @@ extern "C" fn guest_main(tree: u64, _begun: u64) -> ! {
     match tree.word_after(b"conformance=") {
         Some(b"check") => checks(false),
         Some(b"domain") => checks(true),
+        Some(b"fuzz") => fuzz::run(tree.word_after(b"seed=").unwrap_or_default()),
+        Some(b"turn") => work::run(1),
+        Some(b"work") => work::run(u64::MAX),
+        Some(b"spin") => work::spin(),
         _ => {
             let _ = writeln!(
                 Console,
@@ -46,6 +52,7 @@ extern "C" fn guest_main(tree: u64, _begun: u64) -> ! {
 
 #[unsafe(no_mangle)]
 extern "C" fn guest_lost(esr: u64, elr: u64, far: u64) -> ! {
+    fuzz::go_on(esr, elr);
     let _ = writeln!(
         Console,
         "error: exception at {elr:#x}, ESR {esr:#x}, FAR {far:#x}"
