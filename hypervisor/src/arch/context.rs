@@ -1,8 +1,9 @@
 //! A vCPU's registers, and what is exchanged when another vCPU runs next.
 //!
 //! General registers are saved at every exit, by the vectors, as far as the exit needs them. The rest stays in the hardware while EL2 works, since
-//! EL2 uses none of it, and is exchanged only between two vCPUs.
+//! EL2 uses none of it, and is exchanged only between two vCPUs; FP and SIMD registers only if they are used ([`float`]).
 
+use super::cpu::{self, MAX_CPUS};
 use super::errata;
 use super::gic::v2;
 use super::registers::{isb, read, write};
@@ -14,8 +15,8 @@ use hypervisor::errata::Errata;
 use hypervisor::lifecycle::exits::Exits;
 use hypervisor::lifecycle::report;
 use hypervisor::psci;
-use hypervisor::trap::controls;
 use hypervisor::trap::inject::{self, Before, Exception};
+use hypervisor::trap::{controls, float};
 use hypervisor::vgic::{CpuInterface, ListRegisters, Maintenance};
 use spin::Once;
 use tock_registers::interfaces::Readable;
@@ -191,6 +192,50 @@ unsafe extern "C" {
     fn float_load(area: *const Float);
 }
 
+/// This CPU's FP and SIMD registers.
+struct FloatRegisters;
+
+impl float::Registers for FloatRegisters {
+    type Area = Float;
+
+    fn set_trapped(&mut self, trapped: bool) {
+        let control = if trapped {
+            controls::GUEST_NO_FLOAT
+        } else {
+            controls::GUEST_FLOAT
+        };
+        write!("cptr_el2", control);
+        isb(); // in force before the registers are touched, here or by the guest
+    }
+
+    fn save(&mut self, into: &mut Float) {
+        // SAFETY: the area is 528 bytes, 16-byte aligned, and exclusively ours.
+        unsafe { float_save(into) };
+    }
+
+    fn load(&mut self, from: &Float) {
+        // SAFETY: the area is 528 bytes, 16-byte aligned, and only read.
+        unsafe { float_load(from) };
+    }
+}
+
+struct FloatUnits([UnsafeCell<float::Unit>; MAX_CPUS]);
+// SAFETY: each CPU uses its own only (`with_float`).
+unsafe impl Sync for FloatUnits {}
+
+static FLOAT_UNITS: FloatUnits =
+    FloatUnits([const { UnsafeCell::new(float::Unit::new()) }; MAX_CPUS]);
+
+/// The last name given to what was saved of a vCPU's FP and SIMD registers.
+static FLOAT_NAMES: AtomicU64 = AtomicU64::new(0);
+
+/// Does something about whose FP and SIMD registers are in this CPU.
+fn with_float<T>(act: impl FnOnce(&mut float::Unit) -> T) -> Option<T> {
+    let unit = FLOAT_UNITS.0.get(cpu::current().index())?;
+    // SAFETY: only this CPU uses it, with interrupts masked, and what is done with it is all in this module: nobody comes here again within.
+    Some(act(unsafe { &mut *unit.get() }))
+}
+
 macro_rules! list_register {
     ($operation:ident, $index:expr $(, $value:expr)?) => {
         match $index {
@@ -303,7 +348,7 @@ pub fn interface() -> CpuInterface {
 struct State {
     regime: Regime,
     system: SystemRegisters,
-    float: Float,
+    float: float::Saved<Float>,
     vmcr: u64,
     active_priorities: [u64; 4],
     timer_control: u64,
@@ -376,7 +421,7 @@ impl Context {
             state: UnsafeCell::new(State {
                 regime: Regime::RESET,
                 system: SystemRegisters::default(),
-                float: Float([0; 66]),
+                float: float::Saved::new(Float([0; 66])),
                 vmcr: 0,
                 active_priorities: [0; 4],
                 timer_control: 0,
@@ -407,7 +452,7 @@ impl Context {
         let state = unsafe { &mut *self.state.get() };
         state.regime = Regime::RESET;
         state.system = SystemRegisters::default();
-        state.float = Float([0; 66]);
+        state.float = float::Saved::new(Float([0; 66]));
         state.vmcr = 0;
         state.active_priorities = [0; 4];
         state.timer_control = 0;
@@ -417,6 +462,7 @@ impl Context {
     /// Leaves nothing of a vCPU that goes off in this CPU that would go on by itself: its timer, and walks of its tables, which may end
     /// soon.
     pub fn abandon() {
+        with_float(|unit| unit.forget(&mut FloatRegisters));
         write!("cntv_ctl_el0", 0);
         Self::leave_tables(); // also: the timer is off before its interrupt's state is looked at
     }
@@ -433,14 +479,24 @@ impl Context {
         let state = unsafe { &mut *self.state.get() };
         state.regime.save();
         state.system.save();
-        // SAFETY: the area is 528 bytes, 16-byte aligned, and exclusively ours.
-        unsafe { float_save(&raw mut state.float) };
+        with_float(|unit| {
+            unit.leave(&mut FloatRegisters, &mut state.float, || {
+                FLOAT_NAMES.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+            });
+        });
         state.save_interface();
         state.timer_control = read!("cntv_ctl_el0");
         state.timer_compare = read!("cntv_cval_el0");
         state.timer_active = timer_active;
         write!("cntv_ctl_el0", 0);
         isb(); // the timer is off before its interrupt's state is looked at
+    }
+
+    /// The vCPU that is in this CPU was trapped as it used FP or SIMD registers; it gets its own. Returns whether it can repeat that now.
+    pub fn use_float(&self) -> bool {
+        // SAFETY: see `Sync`: this CPU has the vCPU loaded.
+        let state = unsafe { &mut *self.state.get() };
+        with_float(|unit| unit.used(&mut FloatRegisters, &mut state.float)).unwrap_or(false)
     }
 
     /// When the virtual timer of the vCPU that is in this CPU fires, if it is on.
@@ -463,8 +519,7 @@ impl Context {
         write!("vmpidr_el2", state.vmpidr);
         write!("vpidr_el2", state.vpidr);
         state.system.load();
-        // SAFETY: the area is 528 bytes, 16-byte aligned, and exclusively ours.
-        unsafe { float_load(&raw const state.float) };
+        with_float(|unit| unit.enter(&mut FloatRegisters, &mut state.float));
         state.load_interface();
         write!("cntvoff_el2", self.timer_offset.load(Ordering::Relaxed));
         write!("cntv_cval_el0", state.timer_compare);
@@ -692,7 +747,7 @@ extern "C" fn baton_exit(file: &RegisterFile, kind: u64) -> *mut Registers {
 /// Sets this CPU's trap controls: see [`controls`].
 pub fn set_traps() {
     write!("hcr_el2", controls::GUEST.bits());
-    write!("cptr_el2", controls::GUEST_FLOAT);
+    write!("cptr_el2", controls::GUEST_NO_FLOAT);
     let counters = (read!("pmcr_el0") >> 11) & 0x1f;
     write!("mdcr_el2", counters | controls::GUEST_DEBUG.bits());
     write!("hstr_el2", 0);

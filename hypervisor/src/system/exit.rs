@@ -101,6 +101,7 @@ fn synchronous(member: Member, registers: &mut Registers) {
             call(member, registers);
         }
         // Registers that exist were served by `emulation`.
+        Trap::FloatingPoint if member.vcpu.context.use_float() => {}
         Trap::System(_) | Trap::FloatingPoint | Trap::Unknown(_) => {
             inject(member, registers, Exception::Undefined)
         }

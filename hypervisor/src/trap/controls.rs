@@ -73,8 +73,11 @@ pub const GUEST: HypervisorControl = HypervisorControl::VM
 /// No PMU is offered, and the debug registers are the machine's.
 pub const GUEST_DEBUG: DebugControl = DebugControl::all();
 
-/// CPTR_EL2 with E2H = 0: its RES1 bits, and TZ (SVE traps, where it exists). FP and SIMD don't trap.
+/// CPTR_EL2 with E2H = 0: its RES1 bits, and TZ (SVE traps, where it exists). FP and SIMD don't trap: see [`float`](super::float).
 pub const GUEST_FLOAT: u64 = 0x33ff;
+
+/// The same with TFP: FP and SIMD trap, at EL2, too.
+pub const GUEST_NO_FLOAT: u64 = GUEST_FLOAT | 1 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -87,10 +90,7 @@ mod tests {
         }
         assert_eq!(GUEST.bits() >> 10 & 0b11, 0b01, "BSU: inner shareable");
         assert_eq!(GUEST.bits() & (1 << 27 | 1 << 34), 0, "neither TGE nor E2H");
-        assert_eq!(
-            GUEST_FLOAT & 1 << 10,
-            0,
-            "TFP off: EL2 itself uses no floating point"
-        );
+        assert_eq!(GUEST_FLOAT & 1 << 10, 0, "TFP");
+        assert_eq!(GUEST_NO_FLOAT ^ GUEST_FLOAT, 1 << 10, "TFP");
     }
 }

@@ -14,6 +14,7 @@
 )]
 
 pub mod controls;
+pub mod float;
 pub mod identification;
 pub mod inject;
 pub mod syndrome;

@@ -83,7 +83,7 @@ pub enum Trap {
     },
     /// An instruction fetch from something that stage 2 doesn't map.
     InstructionAbort,
-    /// FP, SIMD or SVE that EL2 doesn't let through.
+    /// FP or SIMD that EL2 doesn't let through.
     FloatingPoint,
     /// Anything else; the exception class.
     Unknown(u8),
@@ -196,7 +196,7 @@ pub const fn decode(esr: u64) -> Trap {
         0x01 => Trap::Wait {
             event: iss & 1 != 0,
         },
-        0x07 | 0x19 => Trap::FloatingPoint,
+        0x07 => Trap::FloatingPoint,
         0x16 => Trap::Hvc(iss as u16),
         0x17 => Trap::Smc(iss as u16),
         0x18 => Trap::System(SystemAccess::new(iss)),

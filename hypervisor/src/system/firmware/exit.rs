@@ -107,10 +107,20 @@ impl FirmwareCore {
                 registers.elr = registers.elr.wrapping_add(4);
                 false
             }
+            Trap::FloatingPoint if self.use_float() => false,
             Trap::Smc(_) | Trap::System(_) | Trap::FloatingPoint | Trap::Unknown(_) => {
                 undefined(registers)
             }
         }
+    }
+
+    /// FP or SIMD registers for the firmware that is loaded.
+    fn use_float(&self) -> bool {
+        let state = self.state.lock();
+        let mut slots = state.contexts.iter();
+        slots
+            .find(|slot| Some(slot.who) == state.loaded)
+            .is_some_and(|slot| slot.context.use_float())
     }
 
     /// An access to the local registers.
