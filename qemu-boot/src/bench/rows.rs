@@ -105,9 +105,11 @@ pub const KNOWN: &[Known] = &[
         "sgi_other_cpu",
         "SGI to the other vCPU, on another CPU: both wait in WFI; one way",
     ),
-    row(
+    // Half of Xen's.
+    limited(
         "switch_pingpong",
         "the same on one CPU: a switch between vCPUs",
+        2708,
     ),
     row(
         "spi_irq",
