@@ -22,7 +22,7 @@ static SPOILT: AtomicBool = AtomicBool::new(false);
 /// Writes `value`, in each register another one, to V0 to V31; then passes the turn, waits for it, and gives whether all have it still. Every third
 /// turn they are left alone.
 fn float_turn(value: u64, to: u64) -> bool {
-    if value % 3 == 0 {
+    if value.is_multiple_of(3) {
         pass_to(to);
         await_turn();
         return true;
