@@ -2,8 +2,8 @@
 //!
 //! The framework's answer to a device that refuses without end, hangs, or loses its IOMMU is always the same ladder: streams to
 //! abort, stop by force, reset; then the one vcoproc whose work it was has lost the device and all the others
-//! go on with their saved contexts. Only if the reset fails, or the IOMMU can't confirm that the device is cut off, is the
-//! coprocessor quarantined: nobody reaches it, everybody is told. Nothing here can stop the hypervisor.
+//! go on with their saved contexts. Only if the reset fails, or interrupts don't settle after it, or the IOMMU can't confirm that the device is cut
+//! off, is the coprocessor quarantined: nobody reaches it, everybody is told. Nothing here can stop the hypervisor.
 #![cfg_attr(
     not(test),
     deny(

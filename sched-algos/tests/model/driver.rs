@@ -95,6 +95,7 @@ impl Model {
         let m = &mut *guard;
         m.boundary();
         m.subject = Some((who, op == Op::Reset));
+        m.begin_anew();
         if let Op::Quiet | Op::Busy | Op::Pending = op
             && m.device.job.is_some()
             && m.finish_at.is_none()
@@ -134,9 +135,7 @@ impl Model {
             }
             Op::Reset => {
                 let answer = m.answer(None, true);
-                if answer == Step::Done {
-                    m.failures = 0;
-                }
+                m.mended = answer == Step::Done;
                 answer
             }
             _ => m.answer(Some(who), true),

@@ -104,6 +104,9 @@ pub struct Machine {
     pub unowned: usize,
     /// Failures since the last reset that worked.
     pub failures: u32,
+    /// A reset succeeded; with the next step that isn't part of it those failures are over. Until then the interrupt may still not settle, and that
+    /// is one more.
+    pub mended: bool,
     /// The clock jumped in this event.
     pub late: bool,
     pub violation: Option<String>,
@@ -142,6 +145,7 @@ impl Machine {
             blamed: BTreeSet::new(),
             unowned: 0,
             failures: 0,
+            mended: false,
             late: false,
             violation: None,
             calls: 0,
@@ -239,6 +243,13 @@ impl Machine {
         self.blamed.extend(who);
         self.unowned += usize::from(who.is_none());
         self.failures += 1;
+    }
+
+    /// A step that isn't part of a reset: what was before the reset is over.
+    pub fn begin_anew(&mut self) {
+        if core::mem::take(&mut self.mended) {
+            self.failures = 0;
+        }
     }
 
     fn stream_owner(&self) -> Option<VcoprocId> {
@@ -456,6 +467,7 @@ impl Environment for Env {
         let m = &mut *guard;
         m.require(m.mapped.is_none(), |_| "streams moved under windows".into());
         if target != Stream::Abort {
+            m.begin_anew();
             m.require(m.closed(), |m| {
                 format!("{:?} to {target:?} without abort and sync", m.targets())
             });

@@ -696,7 +696,14 @@ impl World {
         format!("{:?}{:?}", m.effective, m.pending).hash(&mut h);
         (&m.areas, &m.lines, &m.outstanding, &m.records).hash(&mut h);
         (&m.notified, &m.strayed, &m.condemned).hash(&mut h);
-        (&m.blamed, m.unowned, m.failures.min(2), &m.oracle.left).hash(&mut h);
+        (
+            &m.blamed,
+            m.unowned,
+            m.failures.min(2),
+            m.mended,
+            &m.oracle.left,
+        )
+            .hash(&mut h);
         for (who, guest) in &self.guests {
             let executed = m.executed.get(who).map_or(0, Vec::len);
             (who, guest.vcpus, &guest.plan, guest.faulted).hash(&mut h);
