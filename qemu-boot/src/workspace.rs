@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 
@@ -77,7 +78,40 @@ pub fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
     if std::fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
-    let scratch = path.with_extension(format!("new{}", std::process::id()));
+    // Tests write the same image at the same time, in one process and in several.
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    let number = WRITES.fetch_add(1, Ordering::Relaxed);
+    let scratch = path.with_extension(format!("new{}-{number}", std::process::id()));
     std::fs::write(&scratch, bytes).with_context(|| format!("writing {}", scratch.display()))?;
     std::fs::rename(&scratch, path).with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_may_write_one_file_at_once() {
+        let directory = tempfile_directory();
+        let path = directory.join("image.cpio");
+        for round in 0..50_u8 {
+            let bytes = vec![round; 1 << 16];
+            std::thread::scope(|scope| {
+                let writers: Vec<_> = (0..4)
+                    .map(|_| scope.spawn(|| write_if_changed(&path, &bytes)))
+                    .collect();
+                for writer in writers {
+                    writer.join().unwrap().unwrap();
+                }
+            });
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    fn tempfile_directory() -> PathBuf {
+        let name = format!("baton-writes-{}", std::process::id());
+        make_dir(std::env::temp_dir().join(name)).unwrap()
+    }
 }
