@@ -3,6 +3,7 @@
 //! Which one it is is known at boot and never changes. The functions that every interrupt takes ask one flag; a trait object would cost
 //! more there and show nothing more.
 
+mod shared;
 pub mod v2;
 mod v3;
 
@@ -57,6 +58,13 @@ impl Gic {
         Self::V2(v2::Gic::new(parts))
     }
 
+    fn distributor(&self) -> &Region {
+        match self {
+            Self::V3(gic) => gic.region(),
+            Self::V2(gic) => gic.region(),
+        }
+    }
+
     /// Resets the distributor.
     pub fn initialise(&mut self) {
         match self {
@@ -92,26 +100,17 @@ impl Gic {
 
     /// Disables a shared interrupt, which is then neither pending nor active.
     pub fn disable(&mut self, intid: u32) {
-        match self {
-            Self::V3(gic) => gic.disable(intid),
-            Self::V2(gic) => gic.disable(intid),
-        }
+        shared::disable(self.distributor(), intid);
     }
 
     /// Masks or unmasks a shared interrupt; what comes meanwhile stays pending.
     pub fn mask(&mut self, intid: u32, masked: bool) {
-        match self {
-            Self::V3(gic) => gic.mask(intid, masked),
-            Self::V2(gic) => gic.mask(intid, masked),
-        }
+        shared::mask(self.distributor(), intid, masked);
     }
 
     /// Deactivates a shared interrupt, whichever CPU took it.
     pub fn deactivate_shared(&mut self, intid: u32) {
-        match self {
-            Self::V3(gic) => gic.deactivate_shared(intid),
-            Self::V2(gic) => gic.deactivate_shared(intid),
-        }
+        shared::deactivate(self.distributor(), intid);
     }
 
     /// Routes a shared interrupt to the CPU with this affinity.

@@ -7,6 +7,9 @@
 //! Groups are left as they are at reset. Without Security Extensions that is group 0, with them Baton sees its own group 1 in the place
 //! of it: the same bits mean what is meant, as Linux relies on, too.
 
+use super::shared::{
+    GICD_ICACTIVER, GICD_ICENABLER, GICD_ICPENDR, GICD_ISENABLER, is_shared, write_bit,
+};
 use super::{GicError, KICK, PRIORITY};
 use crate::arch::cpu::MAX_CPUS;
 use crate::arch::mmio::Region;
@@ -20,11 +23,7 @@ use spin::Once;
 
 const GICD_CTLR: u64 = 0;
 const GICD_TYPER: u64 = 4;
-const GICD_ISENABLER: u64 = 0x100;
-const GICD_ICENABLER: u64 = 0x180;
-const GICD_ICPENDR: u64 = 0x280;
 const GICD_ISACTIVER: u64 = 0x300;
-const GICD_ICACTIVER: u64 = 0x380;
 const GICD_IPRIORITYR: u64 = 0x400;
 const GICD_ITARGETSR: u64 = 0x800;
 const GICD_ICFGR: u64 = 0xc00;
@@ -181,46 +180,18 @@ impl Gic {
             let after = if edge { before | bit } else { before & !bit };
             self.distributor.write32(register, after);
         }
-        let register = GICD_ISENABLER + u64::from(intid / 32) * 4;
-        self.distributor.write32(register, 1 << (intid % 32));
+        write_bit(&self.distributor, GICD_ISENABLER, intid);
         Ok(())
     }
 
-    /// See [`super::Gic::disable`].
-    pub fn disable(&mut self, intid: u32) {
-        if (32..1020).contains(&intid) {
-            let word = u64::from(intid / 32) * 4;
-            for register in [GICD_ICENABLER, GICD_ICPENDR, GICD_ICACTIVER] {
-                self.distributor.write32(register + word, 1 << (intid % 32));
-            }
-        }
-    }
-
-    /// See [`super::Gic::mask`].
-    pub fn mask(&mut self, intid: u32, masked: bool) {
-        let register = if masked {
-            GICD_ICENABLER
-        } else {
-            GICD_ISENABLER
-        };
-        if (32..1020).contains(&intid) {
-            let word = u64::from(intid / 32) * 4;
-            self.distributor.write32(register + word, 1 << (intid % 32));
-        }
-    }
-
-    /// See [`super::Gic::deactivate_shared`].
-    pub fn deactivate_shared(&mut self, intid: u32) {
-        if (32..1020).contains(&intid) {
-            let word = u64::from(intid / 32) * 4;
-            self.distributor
-                .write32(GICD_ICACTIVER + word, 1 << (intid % 32));
-        }
+    /// Its registers.
+    pub(super) fn region(&self) -> &Region {
+        &self.distributor
     }
 
     /// See [`super::Gic::route`]. Goes nowhere else if the CPU hasn't told its interface.
     pub fn route(&mut self, intid: u32, affinity: u64) {
-        if let Some(target) = target(affinity).filter(|_| (32..1020).contains(&intid)) {
+        if let Some(target) = target(affinity).filter(|_| is_shared(intid)) {
             let register = GICD_ITARGETSR + u64::from(intid);
             self.distributor
                 .write(register, Width::Byte, u64::from(target));

@@ -3,6 +3,7 @@
 //! The `arm-gic` crate drives distributor and redistributors; the CPU interface runs with split priority drop and
 //! deactivation (ICC_CTLR_EL1.EOImode = 1), since a hardware-linked interrupt stays active until the *guest* deactivates it.
 
+use super::shared::is_shared;
 use super::{GicError, KICK, PRIORITY};
 use crate::arch::mmio::Region;
 use crate::arch::registers::{dsb_ishst, isb, read, write};
@@ -16,13 +17,7 @@ use safe_mmio::UniqueMmioPointer;
 /// Bytes of one redistributor: control and SGI frames (GICv3).
 const REDISTRIBUTOR: u64 = 0x2_0000;
 
-/// Registers of the distributor (Arm IHI 0069, 12.9).
-const GICD_CTLR: u64 = 0;
-const GICD_CTLR_RWP: u32 = 1 << 31;
-const GICD_ISENABLER: u64 = 0x100;
-const GICD_ICENABLER: u64 = 0x180;
-const GICD_ICPENDR: u64 = 0x280;
-const GICD_ICACTIVER: u64 = 0x380;
+/// Routing of a shared interrupt (Arm IHI 0069, 12.9).
 const GICD_IROUTER: u64 = 0x6000;
 
 /// The distributor and where the redistributors are.
@@ -162,48 +157,14 @@ impl Gic {
         }
     }
 
-    /// See [`super::Gic::disable`].
-    pub fn disable(&mut self, intid: u32) {
-        if !(32..1020).contains(&intid) {
-            return;
-        }
-        let word = u64::from(intid / 32) * 4;
-        for register in [GICD_ICENABLER, GICD_ICPENDR, GICD_ICACTIVER] {
-            self.distributor.write32(register + word, 1 << (intid % 32));
-            // Register Write Pending: it is disabled when this is over.
-            for _ in 0..1_000_000 {
-                if self.distributor.read32(GICD_CTLR) & GICD_CTLR_RWP == 0 {
-                    break;
-                }
-            }
-        }
-    }
-
-    /// See [`super::Gic::mask`].
-    pub fn mask(&mut self, intid: u32, masked: bool) {
-        let register = if masked {
-            GICD_ICENABLER
-        } else {
-            GICD_ISENABLER
-        };
-        if (32..1020).contains(&intid) {
-            let word = u64::from(intid / 32) * 4;
-            self.distributor.write32(register + word, 1 << (intid % 32));
-        }
-    }
-
-    /// See [`super::Gic::deactivate_shared`].
-    pub fn deactivate_shared(&mut self, intid: u32) {
-        if (32..1020).contains(&intid) {
-            let word = u64::from(intid / 32) * 4;
-            self.distributor
-                .write32(GICD_ICACTIVER + word, 1 << (intid % 32));
-        }
+    /// Its registers.
+    pub(super) fn region(&self) -> &Region {
+        &self.distributor
     }
 
     /// See [`super::Gic::route`].
     pub fn route(&mut self, intid: u32, affinity: u64) {
-        if (32..1020).contains(&intid) {
+        if is_shared(intid) {
             let register = GICD_IROUTER + u64::from(intid) * 8;
             self.distributor
                 .write(register, Width::Double, affinity & 0xff_00ff_ffff);

@@ -150,7 +150,7 @@ pub(super) fn is_reset(given: &Given, state: &mut State) -> bool {
 }
 
 /// Plugs the functions into the domain's bus, which is new.
-pub(super) fn plug(domain: &Domain, _: &mut State) -> Result<(), SlotError> {
+pub(super) fn plug(domain: &Domain) -> Result<(), SlotError> {
     let mut pci = domain.pci.lock();
     for (function, _) in all(&domain.given) {
         pci.bus

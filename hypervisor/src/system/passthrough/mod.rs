@@ -286,7 +286,7 @@ pub fn entrust(domain: &Domain) -> Result<bool, Error> {
             Step::Failed(failure) => return Err(other(failure.to_string())),
         }
     }
-    functions::plug(domain, &mut state).map_err(|error| other(error.to_string()))?;
+    functions::plug(domain).map_err(|error| other(error.to_string()))?;
     state.clean = false;
     state.given = true;
     Ok(true)
