@@ -22,6 +22,7 @@ pub mod lifecycle;
 pub mod memory;
 pub mod passthrough;
 pub mod physical_timer;
+pub mod processor;
 pub mod psci;
 pub mod trace;
 pub mod trap;

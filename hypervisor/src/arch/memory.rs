@@ -5,10 +5,10 @@
 //! was given. Every function checks that the range is RAM that was announced by [`announce`].
 
 use super::mmu::DIRECT_BASE;
-use super::registers::{dsb_ishst, dsb_sy};
+use super::processor::This;
 use arrayvec::ArrayVec;
 use coproc_core::address::HostPhysical;
-use core::arch::asm;
+use hypervisor::processor::caches;
 use spin::Once;
 
 /// Ranges of RAM that the linear mapping has.
@@ -97,47 +97,23 @@ pub fn shared(start: HostPhysical, bytes: u64) -> Option<&'static [u8]> {
     Some(unsafe { core::slice::from_raw_parts(pointer, bytes as usize) })
 }
 
-/// Cleans a range to the point of coherency, for observers whose accesses don't look into caches.
+/// Cleans a range to the point of coherency, for observers whose accesses don't look into caches. Nothing if it isn't RAM.
 pub fn clean(start: HostPhysical, bytes: u64) {
-    each_line(start, bytes, |at| {
-        // SAFETY: cleaning changes no value that anybody sees.
-        unsafe { asm!("dc cvac, {}", in(reg) at, options(nostack, preserves_flags)) };
-    });
-    dsb_sy(); // the cleaning has reached memory before anything that follows
-}
-
-/// Cleans and invalidates a range to the point of coherency.
-pub fn flush(start: HostPhysical, bytes: u64) {
-    each_line(start, bytes, |at| {
-        // SAFETY: cleaning with invalidation changes no value that anybody sees.
-        unsafe { asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) };
-    });
-    dsb_sy(); // caches hold nothing of the range before anything that follows
-}
-
-/// Calls `operate` with an address in each cache line of a range; with none if it isn't RAM.
-fn each_line(start: HostPhysical, bytes: u64, operate: impl Fn(usize)) {
-    let Some(pointer) = pointer(start, bytes) else {
-        return;
-    };
-    let line = cache_line();
-    let end = pointer as usize + bytes as usize;
-    let mut at = pointer as usize & !(line - 1);
-    while at < end {
-        operate(at);
-        at += line;
+    if let Some(pointer) = pointer(start, bytes) {
+        caches::clean(&mut This, pointer as usize, bytes as usize);
     }
 }
 
-fn cache_line() -> usize {
-    4 << ((super::registers::read!("ctr_el0") >> 16) & 0xf)
+/// Cleans and invalidates a range to the point of coherency. Nothing if it isn't RAM.
+pub fn flush(start: HostPhysical, bytes: u64) {
+    if let Some(pointer) = pointer(start, bytes) {
+        caches::flush(&mut This, pointer as usize, bytes as usize);
+    }
 }
 
-/// Makes stores visible to a table walker: cleaned if it doesn't look into caches.
+/// Makes stores visible to a table walker: cleaned if it doesn't look into caches. Nothing if it isn't RAM.
 pub fn publish(start: HostPhysical, bytes: u64, coherent: bool) {
-    if coherent {
-        dsb_ishst(); // descriptors are visible to walkers before what follows
-    } else {
-        clean(start, bytes);
+    if let Some(pointer) = pointer(start, bytes) {
+        caches::publish(&mut This, pointer as usize, bytes as usize, coherent);
     }
 }

@@ -5,20 +5,22 @@
 //! The tables come from a static pool: they must exist before any allocator does.
 
 use super::cpu;
+use super::errata;
 use super::memory;
 use super::mmio::{Region, device_address};
+use super::processor::This;
 use super::registers::{isb, write};
-use aarch64_cpu::registers::VTTBR_EL2;
 use arrayvec::ArrayVec;
 use coproc_core::address::{HostPhysical, PAGE_SIZE};
 use core::arch::asm;
 use core::cell::UnsafeCell;
+use hypervisor::errata::Errata;
+use hypervisor::processor::stage2;
 use platforms::translation::{
     Geometry, Shareability, Stage1Access, Stage1Attributes, TableMemory, TranslationError,
     TranslationTable,
 };
 use spin::{Mutex, Once};
-use tock_registers::interfaces::{Readable, Writeable};
 
 /// RAM appears here plus its physical address.
 pub const DIRECT_BASE: usize = 0x4000_0000_0000;
@@ -276,37 +278,10 @@ pub fn map_device(start: HostPhysical, size: u64) -> Result<Region, TranslationE
     Ok(Region::new(device_address(start), size as usize))
 }
 
-/// Makes sure that no CPU uses what the stage 2 tables of `vttbr` mapped for this range, nor anything that stage 1 derived
-/// from it. Arm ARM DDI 0487, D8.14: an IPA invalidation doesn't reach combined entries, hence the second one.
+/// See [`stage2::invalidate`].
 pub fn invalidate_stage2(vttbr: u64, range: core::ops::Range<u64>) {
-    super::registers::dsb_ishst(); // the changed descriptors are visible before the invalidation
-    let before = VTTBR_EL2.get();
-    VTTBR_EL2.set(vttbr);
-    isb(); // the VMID below is that domain's
-    let pages = (range.end - range.start) / PAGE_SIZE;
-    if pages > 64 {
-        // SAFETY: invalidating TLBs changes no memory.
-        unsafe { asm!("tlbi vmalls12e1is", options(nostack, preserves_flags)) };
-    } else {
-        for page in 0..pages {
-            let ipa = (range.start >> 12) + page;
-            // SAFETY: as above.
-            unsafe { asm!("tlbi ipas2e1is, {}", in(reg) ipa, options(nostack, preserves_flags)) };
-        }
-        // SAFETY: as above. Stage 2 entries are gone everywhere before the combined ones are invalidated.
-        unsafe {
-            asm!(
-                "dsb ish",
-                "tlbi vmalle1is",
-                options(nostack, preserves_flags)
-            )
-        };
-    }
-    // SAFETY: barriers only: the invalidation is complete on all CPUs.
-    unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
-    isb(); // and seen by this one's fetches
-    VTTBR_EL2.set(before);
-    isb(); // the running guest's tables again
+    let speculates = errata::has(Errata::SPECULATIVE_TRANSLATION);
+    stage2::invalidate(&mut This, vttbr, range, speculates);
 }
 
 /// Invalidates everything that TLBs hold for EL1, all VMIDs: once, at boot.
@@ -323,19 +298,9 @@ pub fn invalidate_all_guests() {
     isb(); // complete before a guest runs
 }
 
-/// Forgets what this CPU knows of the domain whose VTTBR is set: translations by any ASID, and instructions.
-pub fn invalidate_this_guest() {
-    // SAFETY: invalidating TLBs and instruction caches changes no memory.
-    unsafe {
-        asm!(
-            "dsb nshst",
-            "tlbi vmalle1",
-            "ic iallu",
-            "dsb nsh",
-            options(nostack, preserves_flags)
-        )
-    };
-    isb(); // complete before the guest runs
+/// See [`stage2::forget_guest`].
+pub fn forget_this_guest() {
+    stage2::forget_guest(&mut This);
 }
 
 /// Sets this CPU's stage 2 controls.

@@ -7,13 +7,16 @@ pub mod boot;
 pub mod context;
 pub mod cpu;
 pub mod errata;
+pub mod exits;
 #[cfg(feature = "fw-core")]
 pub mod firmware;
 pub mod gic;
+pub mod guest;
 pub mod memory;
 pub mod mmio;
 pub mod mmu;
 pub mod power;
+pub mod processor;
 pub mod registers;
 pub mod report;
 pub mod timer;

@@ -16,7 +16,7 @@ use super::schedule;
 use super::shared_memory::Port;
 use super::sharing::Link;
 use super::tables::TableFrames;
-use crate::arch::{self, context, cpu, errata, timer};
+use crate::arch::{self, context, cpu, errata, exits, guest, timer};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -76,7 +76,7 @@ pub struct Vcpu {
     /// The CPU in which its registers are; [`NOWHERE`]: they are saved. Changed by that CPU only.
     pub resident: AtomicUsize,
     /// General registers.
-    pub registers: context::RegisterFile,
+    pub registers: exits::RegisterFile,
     /// Everything else.
     pub context: context::Context,
     /// Its list registers, as last seen.
@@ -109,7 +109,7 @@ impl Vcpu {
             id,
             number: AtomicUsize::new(NOWHERE),
             resident: AtomicUsize::new(NOWHERE),
-            registers: context::RegisterFile::new(),
+            registers: exits::RegisterFile::new(),
             context,
             lists: Mutex::new(lists),
             timer: Mutex::new(PhysicalTimer::new()),
@@ -486,7 +486,7 @@ impl Domain {
             x: registers.x,
             pc: registers.elr,
             pstate: registers.spsr,
-            el1: context::exception_state(),
+            el1: guest::exception_state(),
             exits: exits.newest().collect(),
         }));
     }

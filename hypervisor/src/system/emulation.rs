@@ -15,8 +15,9 @@
 use super::domain::Domain;
 use super::schedule::{self, Member};
 use super::{console, devices};
-use crate::arch::context::{self, Quick, Registers};
+use crate::arch::exits::{self, Quick, Registers};
 use crate::arch::gic;
+use crate::arch::guest;
 use coproc_core::register::Width;
 use hypervisor::guest_tree::layout;
 use hypervisor::physical_timer;
@@ -41,19 +42,19 @@ pub fn access(member: Member, registers: &mut Registers, esr: u64) -> Quick {
     let Some(access) = syndrome::mmio(esr) else {
         return Quick::Unserved;
     };
-    let address = context::fault_address();
+    let address = exits::fault_address();
     if access.write {
         let value = registers.get(access.register) & access.width.mask();
         if !store(member, address, access.width, value) {
             return Quick::Unserved;
         }
-        context::skip_instruction();
+        exits::skip_instruction();
         return Quick::Resume;
     }
     let Some(value) = load(member, address, access.width) else {
         return Quick::Unserved;
     };
-    context::skip_instruction();
+    exits::skip_instruction();
     registers.set(access.register, access.extend(value));
     resume(access.register)
 }
@@ -206,7 +207,7 @@ pub fn register(member: Member, registers: &mut Registers, esr: u64) -> Quick {
     } else if !other_register(member, registers, esr) {
         return Quick::Unserved;
     }
-    context::skip_instruction();
+    exits::skip_instruction();
     resume(moved)
 }
 
@@ -269,13 +270,13 @@ fn other_register(member: Member, registers: &mut Registers, esr: u64) -> bool {
         (DC_ISW | DC_CSW | DC_CISW, false) => {}
         // Self-hosted debug: single-stepping works. Breakpoints and watchpoints read as zero and ignore writes:
         // the hardware's would hit other domains, too.
-        (MDSCR, true) => registers.set(access.register, context::debug_control()),
-        (MDSCR, false) => context::set_debug_control(value),
+        (MDSCR, true) => registers.set(access.register, guest::debug_control()),
+        (MDSCR, false) => guest::set_debug_control(value),
         (OSLSR, true) => registers.set(access.register, OS_LOCK_IMPLEMENTED),
         (name, true) if name >> 14 == DEBUG => registers.set(access.register, 0),
         (name, false) if name >> 14 == DEBUG => {}
         (name, true) if identification::is_identification(name) => {
-            let mut shown = identification::shown(name, context::identification(name));
+            let mut shown = identification::shown(name, guest::identification(name));
             if gic::version() == Version::V2 {
                 shown = identification::without_gic_registers(name, shown);
             }

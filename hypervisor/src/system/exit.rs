@@ -13,8 +13,9 @@
 use super::domain::{Activity, Domain, Vcpu};
 use super::schedule::{self, Member};
 use super::{devices, firmware, flash, interrupts, messages, passthrough, shared_memory, sharing};
-use crate::arch::context::{self, Exit, Registers};
 use crate::arch::errata;
+use crate::arch::exits::{Exit, Registers};
+use crate::arch::guest;
 use coproc_core::address::GuestPhysical;
 use coproc_core::register::{Access, Operation, Width};
 use hypervisor::errata::Errata;
@@ -55,7 +56,7 @@ pub fn handle(member: Option<Member>, registers: &mut Registers, kind: Exit) -> 
 }
 
 fn synchronous(member: Member, registers: &mut Registers) {
-    let (esr, far, hpfar) = context::syndrome();
+    let (esr, far, hpfar) = guest::syndrome();
     match syndrome::decode(esr) {
         Trap::DataAbort {
             access,
@@ -66,7 +67,7 @@ fn synchronous(member: Member, registers: &mut Registers) {
             let address = if syndrome::is_permission_fault(esr)
                 || errata::has(Errata::STAGE2_FAULT_ADDRESS)
             {
-                context::translate(far)
+                guest::translate(far)
             } else {
                 Some(syndrome::fault_address(hpfar, far))
             };
@@ -352,12 +353,12 @@ fn call(member: Member, registers: &mut Registers) {
 /// Gives the guest an exception, unless it gets nowhere by taking it.
 fn inject(member: Member, registers: &mut Registers, exception: Exception) {
     let pc = registers.elr;
-    context::inject(registers, exception);
+    guest::inject(registers, exception);
     let progress = member
         .vcpu
         .progress
         .lock()
-        .exception(pc, context::vector_base(), registers.elr);
+        .exception(pc, guest::vector_base(), registers.elr);
     if let Err(why) = progress {
         crash(member, why);
     }

@@ -2,7 +2,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::domain::Domain;
-use crate::arch::context::{Exit, Registers};
+use crate::arch::exits::{Exit, Registers};
 use alloc::string::{String, ToString};
 #[cfg(feature = "sharing")]
 use coproc_core::address::HostPhysical;

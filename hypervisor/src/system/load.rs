@@ -13,6 +13,7 @@ use super::schedule;
 use super::sharing::{Instance, Link};
 use super::tables::TableFrames;
 use super::{FRAMES, console, shared_memory};
+use crate::arch::gic::interface;
 use crate::arch::{context, gic, memory, timer};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -157,7 +158,7 @@ impl<'a> Workshop<'a> {
                 config.pool,
                 id,
                 context::Context::new(index as u64, 0, 0),
-                ListRegisters::new(context::list_register_count()),
+                ListRegisters::new(interface::list_register_count()),
             ));
         }
         Ok(vcpus)
@@ -548,7 +549,7 @@ pub fn reset(domain: &Domain, images: &Images) {
     let mut vgic = domain.vgic.lock();
     *vgic = Vgic::of(gic::version(), domain.vcpus.len(), layout::SPIS as usize);
     for vcpu in &domain.vcpus {
-        *vcpu.lists.lock() = ListRegisters::new(context::list_register_count());
+        *vcpu.lists.lock() = ListRegisters::new(interface::list_register_count());
     }
 }
 

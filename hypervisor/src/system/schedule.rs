@@ -20,8 +20,11 @@
 
 use super::domain::{Activity, Domain, Life, NOWHERE, Vcpu};
 use super::{attachment, console, devices, exit, interrupts, lifecycle, sharing};
-use crate::arch::context::{self, Context, Registers};
+use crate::arch::context::Context;
 use crate::arch::cpu::{self, Cpu, MAX_CPUS};
+use crate::arch::exits::{self, Registers};
+use crate::arch::gic::interface;
+use crate::arch::guest;
 use crate::arch::{gic, mmu, registers, timer};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
@@ -253,7 +256,7 @@ pub fn loaded() -> Option<Member> {
 
 /// This CPU's part from now on: run vCPUs.
 pub fn run() -> ! {
-    context::start(choose())
+    exits::start(choose())
 }
 
 /// Chooses what this CPU resumes; waits until there is something.
@@ -381,7 +384,7 @@ pub fn abandon(member: Member) {
         let mut kicks = vgic.collect(vcpu.index, &mut lists, &mut note);
         kicks |= vgic.reset_vcpu(vcpu.index);
         kicks |= vgic.collect(vcpu.index, &mut lists, &mut note);
-        context::write_lists(&lists, used);
+        interface::write_lists(&lists, used);
         drop(lists);
         drop(vgic);
         domain.kick(kicks.without(vcpu.index));
@@ -465,7 +468,7 @@ fn load(cpu: &'static Cpu, seat: &Seat, member: Member) {
     }
     // Two vCPUs of a domain may use one ASID for two address spaces; this CPU's TLB must not confuse them.
     if domain.last_on(cpu.index(), vcpu.index) {
-        mmu::invalidate_this_guest();
+        mmu::forget_this_guest();
     }
     seat.loaded.store(vcpu.number(), Ordering::Relaxed);
     seat.needed_at(devices::vcpu_deadline(vcpu));
@@ -480,7 +483,7 @@ fn load(cpu: &'static Cpu, seat: &Seat, member: Member) {
 /// The virtual timer is the hardware's: nobody is told when its level falls. The interrupt of the loaded vCPU follows it here;
 /// [`synchronise`] then.
 pub fn sample_timer(member: Member) {
-    if !context::timer_asserts() {
+    if !guest::timer_asserts() {
         let Member { domain, vcpu } = member;
         let mut vgic = domain.vgic.lock();
         vgic.hardware_withdrawn(vcpu.index, interrupts::virtual_timer());
@@ -490,13 +493,13 @@ pub fn sample_timer(member: Member) {
 fn unload_lists(member: Member) {
     let mut lists = member.vcpu.lists.lock();
     refresh_lists(&mut lists);
-    context::clear_lists(lists.in_use);
+    interface::clear_lists(lists.in_use);
 }
 
 /// Reads what the hardware made of the list registers in use.
 pub fn refresh_lists(lists: &mut hypervisor::vgic::ListRegisters) {
-    context::read_lists(lists);
-    lists.eoi_count = context::deactivations_missed();
+    interface::read_lists(lists);
+    lists.eoi_count = interface::deactivations_missed();
 }
 
 /// Brings the loaded vCPU's list registers in agreement with its interrupt controller, if anything asks for it.
@@ -530,8 +533,8 @@ fn exchange(member: Member, in_cpu: bool) {
         lists = vcpu.lists.lock();
     }
     let maintenance = vgic.deliver(vcpu.index, &mut lists);
-    context::write_lists(&lists, before | lists.in_use);
-    context::set_interface_control(maintenance);
+    interface::write_lists(&lists, before | lists.in_use);
+    interface::set_interface_control(maintenance);
 }
 
 /// Acts upon what was found in the loaded vCPU's list registers, without any lock.
@@ -551,7 +554,7 @@ pub fn interrupt_waits(member: Member) -> bool {
     let vgic = member.domain.vgic.lock();
     let mut lists = member.vcpu.lists.lock();
     refresh_lists(&mut lists);
-    vgic.pending_for(member.vcpu.index, context::interface(), &lists)
+    vgic.pending_for(member.vcpu.index, interface::signalling(), &lists)
 }
 
 /// Sets the timer of a CPU that runs no vCPU.

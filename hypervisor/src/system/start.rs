@@ -6,7 +6,7 @@ use super::{
     FRAMES, System, boot, console, devices, discovery, interrupts, lifecycle, passthrough, pci,
     schedule, shared_memory,
 };
-use crate::arch::{self, context, cpu, errata, gic, mmu, power, report, timer, uart};
+use crate::arch::{self, context, cpu, errata, gic, guest, mmu, power, report, timer, uart};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -41,7 +41,7 @@ fn unusable(error: &Error, tree: &Tree<'_>, image: HostPhysical) -> ! {
     let message = error.to_string();
     let uart = machine::uart::find(tree).ok().flatten();
     // Without RAM: from here on the tree is out of reach.
-    if mmu::initialise(image, context::physical_address_bits(), &[]).is_ok()
+    if mmu::initialise(image, guest::physical_address_bits(), &[]).is_ok()
         && let Some(uart) = uart
         && let Some(driver) = uart::Driver::of(&uart.compatible)
         && let Ok(region) = mmu::map_device(
@@ -71,7 +71,7 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
         .iter()
         .map(|region| (region.address, region.end()))
         .collect();
-    if let Err(error) = mmu::initialise(image, context::physical_address_bits(), &ram) {
+    if let Err(error) = mmu::initialise(image, guest::physical_address_bits(), &ram) {
         fatal(format_args!("EL2's translation tables: {error}"));
     }
     start_console(&machine);
@@ -317,7 +317,7 @@ fn leave_no_tables() {
 
 /// Shape of all stage 2 tables.
 pub fn stage2_geometry() -> Geometry {
-    let pa_bits = context::physical_address_bits();
+    let pa_bits = guest::physical_address_bits();
     match Geometry::stage2(DOMAIN_ADDRESS_BITS.min(pa_bits), pa_bits) {
         Ok(geometry) => geometry,
         Err(error) => fatal(format_args!("stage 2: {error}")),

@@ -3,6 +3,7 @@
 //! Which one it is is known at boot and never changes. The functions that every interrupt takes ask one flag; a trait object would cost
 //! more there and show nothing more.
 
+pub mod interface;
 mod shared;
 pub mod v2;
 mod v3;

@@ -11,7 +11,8 @@
 )]
 
 use super::FirmwareCore;
-use crate::arch::context::{self, Exit, Registers};
+use crate::arch::exits::{Exit, Registers};
+use crate::arch::guest;
 use crate::system::{interrupts, sharing};
 use core::sync::atomic::Ordering;
 use hypervisor::trap::identification;
@@ -49,9 +50,9 @@ impl FirmwareCore {
     }
 
     fn synchronous(&self, registers: &mut Registers) -> bool {
-        let (esr, far, hpfar) = context::syndrome();
+        let (esr, far, hpfar) = guest::syndrome();
         let undefined = |registers: &mut Registers| {
-            context::inject(registers, Exception::Undefined);
+            guest::inject(registers, Exception::Undefined);
             false
         };
         match syndrome::decode(esr) {
@@ -69,11 +70,11 @@ impl FirmwareCore {
                 if let (Some(offset), Some(access), true) = (local, access, translation) {
                     return self.local(registers, offset, access, far);
                 }
-                context::inject(registers, syndrome::external_abort(esr, far));
+                guest::inject(registers, syndrome::external_abort(esr, far));
                 self.observe(|state| state.fault(address, write))
             }
             Trap::DataAbort { .. } => {
-                context::inject(registers, syndrome::external_abort(esr, far));
+                guest::inject(registers, syndrome::external_abort(esr, far));
                 let address = syndrome::fault_address(hpfar, far);
                 self.observe(|state| state.fault(address, false))
             }
@@ -99,7 +100,7 @@ impl FirmwareCore {
             Trap::System(access)
                 if access.read && identification::is_identification(access.encoding) =>
             {
-                let value = context::identification(access.encoding);
+                let value = guest::identification(access.encoding);
                 registers.set(
                     access.register,
                     identification::shown(access.encoding, value),
@@ -147,7 +148,7 @@ impl FirmwareCore {
             }
             None => {
                 let write = access.write;
-                context::inject(
+                guest::inject(
                     registers,
                     Exception::DataAbort {
                         address: far,

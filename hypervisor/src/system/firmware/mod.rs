@@ -22,8 +22,9 @@ pub use exit::handle;
 pub use share::{FirmwareShare, vmids_in_use};
 
 use super::{console, interrupts, schedule};
-use crate::arch::context::{self, Context, RegisterFile, Registers};
+use crate::arch::context::Context;
 use crate::arch::cpu::{self, MAX_CPUS};
+use crate::arch::exits::{self, RegisterFile, Registers};
 use crate::arch::{firmware, gic, registers, timer};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -204,7 +205,7 @@ impl FirmwareCore {
     pub fn run(&'static self) -> ! {
         firmware::dedicate();
         firmware::use_tables(self.state.lock().nothing);
-        context::start(self.next())
+        exits::start(self.next())
     }
 
     /// What this CPU resumes; waits until there is something.

@@ -1,0 +1,52 @@
+//! What a CPU runs guests under, from its first one on.
+
+use super::{Dsb, Processor, Register, Tlbi, Vectors};
+use crate::errata::BranchPredictor;
+use crate::trap::controls::{GUEST, GUEST_DEBUG, GUEST_FLOAT, GUEST_NO_FLOAT, HypervisorControl};
+
+/// Sets this CPU's controls of EL1. `vtcr` describes every stage 2; the tables of `nobody` map nothing; `counters` is the number of event
+/// counters (PMCR_EL0.N).
+///
+/// What a reset leaves in TLBs is nobody's word (Arm ARM DDI 0487, D8.16: TLB contents after a reset), VTTBR_EL2 may name any memory, and no other CPU's
+/// broadcast reached this one before it was on: so each forgets for itself, when it can't learn anything new.
+pub fn begin(cpu: &mut impl Processor, vtcr: u64, nobody: u64, counters: u64) {
+    cpu.write(Register::Vtcr, vtcr);
+    cpu.write(Register::Vttbr, nobody);
+    cpu.isb(); // tables that map nothing, before they are looked at
+    cpu.write(Register::Hcr, GUEST.bits());
+    cpu.write(Register::Cptr, GUEST_NO_FLOAT);
+    cpu.write(Register::Mdcr, counters | GUEST_DEBUG.bits());
+    cpu.write(Register::Hstr, 0);
+    cpu.isb(); // in force before a guest runs, and before what was learnt until now is forgotten
+    cpu.tlbi(Tlbi::AllE1);
+    cpu.dsb(Dsb::Nsh); // forgotten ...
+    cpu.isb(); // ... before a guest runs
+}
+
+/// Lets EL1 use FP and SIMD registers, or traps that.
+#[inline(always)]
+pub fn set_float_trapped(cpu: &mut impl Processor, trapped: bool) {
+    let control = if trapped { GUEST_NO_FLOAT } else { GUEST_FLOAT };
+    cpu.write(Register::Cptr, control);
+    cpu.isb(); // in force before the registers are touched, here or by the guest
+}
+
+/// Raises or lowers the virtual interrupt of a guest that has no interrupt controller (Arm ARM DDI 0487, D1.3.6: virtual interrupts). In
+/// force at the return to EL1, which synchronises as an ISB does.
+pub fn set_virtual_interrupt(cpu: &mut impl Processor, raised: bool) {
+    let mut control = GUEST;
+    control.set(HypervisorControl::VI, raised);
+    cpu.write(Register::Hcr, control.bits());
+}
+
+/// Has exits do about the branch predictor what was decided for this CPU. Returns whether the firmware is called.
+pub fn protect_exits(cpu: &mut impl Processor, predictor: BranchPredictor) -> bool {
+    let called = predictor == BranchPredictor::Firmware;
+    cpu.vectors(if called {
+        Vectors::Hardened
+    } else {
+        Vectors::Plain
+    });
+    cpu.isb(); // in force before the first exit
+    called
+}
