@@ -1,10 +1,12 @@
 //! From the first Rust instruction to `main`: the heap, the vectors, the device tree, the other CPUs.
 
-use super::registers::{isb, write};
+use super::processor::This;
+use super::registers::isb;
 use super::{cpu, memory, mmu};
 use buddy_system_allocator::LockedHeap;
 use coproc_core::address::HostPhysical;
 use core::cell::UnsafeCell;
+use hypervisor::processor::{Processor, Vectors, caches};
 
 const HEAP: usize = 4 << 20;
 
@@ -54,12 +56,11 @@ static SECONDARIES: SecondaryBoots = SecondaryBoots(UnsafeCell::new(
 ));
 
 unsafe extern "C" {
-    static baton_vectors: u8;
     fn secondary_entry();
 }
 
 fn adopt(index: usize) {
-    write!("vbar_el2", (&raw const baton_vectors) as u64);
+    This.vectors(Vectors::Plain);
     cpu::adopt(index);
     isb(); // vectors in force
 }
@@ -105,17 +106,14 @@ pub fn prepare_secondary(index: usize, affinity: u64) -> Option<HostPhysical> {
             index: index as u64,
         });
     }
-    clean_line(entry as usize);
+    clean(entry);
     // SAFETY: as above.
     unsafe { (&raw mut (*entry).key).write_volatile(affinity | 1 << 63) };
-    clean_line(entry as usize);
+    clean(entry);
     Some(mmu::physical(image, secondary_entry as *const () as usize))
 }
 
 /// Memory, not only caches, must hold what a CPU reads whose MMU is off.
-fn clean_line(address: usize) {
-    // SAFETY: cleaning changes no value.
-    unsafe {
-        core::arch::asm!("dc cvac, {}", "dsb sy", in(reg) address, options(nostack, preserves_flags));
-    }
+fn clean(entry: *mut SecondaryBoot) {
+    caches::clean(&mut This, entry as usize, size_of::<SecondaryBoot>());
 }

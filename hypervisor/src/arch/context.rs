@@ -7,7 +7,7 @@ use super::cpu::{self, MAX_CPUS};
 use super::errata;
 use super::gic::interface::Interface;
 use super::processor::This;
-use super::registers::{isb, read, write};
+use super::registers::read;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hypervisor::errata::Errata;
@@ -71,7 +71,7 @@ struct State {
 /// VTTBR_EL2 while no vCPU is loaded: tables that map nothing.
 static NOBODY: AtomicU64 = AtomicU64::new(0);
 
-/// Tells what VTTBR_EL2 is while no vCPU is loaded. Once, before the first is.
+/// Tells what VTTBR_EL2 is while no vCPU is loaded. Once, before the first CPU begins.
 pub fn use_when_empty(vttbr: u64) {
     NOBODY.store(vttbr, Ordering::Relaxed);
 }
@@ -193,13 +193,8 @@ impl Context {
     }
 }
 
-/// Sets this CPU's trap controls: see [`controls`].
-pub fn set_traps() {
-    use hypervisor::trap::controls;
-    write!("hcr_el2", controls::GUEST.bits());
-    write!("cptr_el2", controls::GUEST_NO_FLOAT);
-    let counters = (read!("pmcr_el0") >> 11) & 0x1f;
-    write!("mdcr_el2", counters | controls::GUEST_DEBUG.bits());
-    write!("hstr_el2", 0);
-    isb(); // in force before a guest runs
+/// Sets what this CPU runs guests under: see [`controls::begin`]. Tables for nobody are there.
+pub fn begin(vtcr: u64) {
+    let counters = read!("pmcr_el0") >> 11 & 0x1f;
+    controls::begin(&mut This, vtcr, NOBODY.load(Ordering::Relaxed), counters);
 }

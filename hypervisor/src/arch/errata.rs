@@ -1,10 +1,12 @@
 //! Carries out what [`hypervisor::errata`] decides.
 
 use super::power::Conduit;
-use super::registers::{isb, read, write};
+use super::processor::This;
+use super::registers::read;
 use super::timer;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use hypervisor::errata::{BranchPredictor, Errata, Hardening, Midr, Offer};
+use hypervisor::processor::controls;
 use hypervisor::psci::{Mitigation, Workarounds};
 use smccc::{Smc, arch};
 use spin::Once;
@@ -20,10 +22,6 @@ static EXPOSED: AtomicBool = AtomicBool::new(false);
 
 /// Whether there is firmware below EL2, and what is wanted.
 static CONFIGURED: Once<(bool, Hardening)> = Once::new();
-
-unsafe extern "C" {
-    static baton_vectors_hardened: u8;
-}
 
 /// What was decided for this CPU.
 pub struct Decision {
@@ -59,20 +57,17 @@ pub fn start() -> Decision {
     let wanted = if firmware { wanted } else { Hardening::Auto };
     let predictor = BranchPredictor::policy(midr, read!("id_aa64pfr0_el1"), offer, wanted);
     let mut cost = 0;
-    match predictor {
-        BranchPredictor::Firmware => {
-            CALLED.store(true, Ordering::Relaxed);
-            write!("vbar_el2", (&raw const baton_vectors_hardened) as u64);
-            isb(); // in force before the first exit
-            const CALLS: u64 = 16;
-            let before = timer::now();
-            for _ in 0..CALLS {
-                invalidate_predictor();
-            }
-            cost = timer::now().since(before).as_nanos() / CALLS;
+    if controls::protect_exits(&mut This, predictor) {
+        CALLED.store(true, Ordering::Relaxed);
+        const CALLS: u64 = 16;
+        let before = timer::now();
+        for _ in 0..CALLS {
+            invalidate_predictor();
         }
-        BranchPredictor::Exposed => EXPOSED.store(true, Ordering::Relaxed),
-        BranchPredictor::Immune | BranchPredictor::Off => {}
+        cost = timer::now().since(before).as_nanos() / CALLS;
+    }
+    if predictor == BranchPredictor::Exposed {
+        EXPOSED.store(true, Ordering::Relaxed);
     }
     Decision {
         midr,

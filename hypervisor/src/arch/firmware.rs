@@ -1,12 +1,12 @@
 //! What a CPU that runs coprocessor firmware has different from one that runs domains.
 //!
 //! Firmware has no interrupt controller: the registers of the GIC's CPU interface trap, and its one interrupt is raised by HCR_EL2.VI
-//! directly (Arm ARM DDI 0487, D1.3.6: virtual interrupts).
+//! directly.
 
 use super::gic::v2;
+use super::processor::This;
 use super::registers::{isb, read, write};
-use core::arch::asm;
-use hypervisor::trap::controls::{self, HypervisorControl};
+use hypervisor::processor::{controls, stage2};
 
 /// ICC_SRE_EL2.Enable: EL1's accesses to ICC_SRE_EL1 don't trap.
 const SRE_ENABLE: u64 = 1 << 3;
@@ -26,21 +26,15 @@ pub fn dedicate() {
 
 /// Raises or lowers the firmware's interrupt.
 pub fn set_virtual_interrupt(raised: bool) {
-    let mut control = controls::GUEST;
-    control.set(HypervisorControl::VI, raised);
-    write!("hcr_el2", control.bits());
-    // The return to EL1 synchronises it.
+    controls::set_virtual_interrupt(&mut This, raised);
 }
 
 /// Nobody's tables: an address that firmware's translation can't go wrong with while none is loaded.
 pub fn use_tables(vttbr: u64) {
-    write!("vttbr_el2", vttbr);
-    isb(); // no walk begins in the old tables from here on
+    stage2::leave(&mut This, vttbr);
 }
 
-/// This CPU fetches instructions from memory anew: an image was written by somebody else.
-pub fn forget_instructions() {
-    // SAFETY: invalidating the instruction cache changes no memory.
-    unsafe { asm!("ic iallu", "dsb nsh", options(nostack, preserves_flags)) };
-    isb(); // and nothing fetched before is executed
+/// The loaded firmware starts anew, in an image that somebody else wrote: nothing is left of what this CPU knew of its tables and instructions.
+pub fn forget_firmware() {
+    stage2::forget_guest(&mut This);
 }

@@ -9,10 +9,9 @@ use super::errata;
 use super::memory;
 use super::mmio::{Region, device_address};
 use super::processor::This;
-use super::registers::{isb, write};
+use super::registers::isb;
 use arrayvec::ArrayVec;
 use coproc_core::address::{HostPhysical, PAGE_SIZE};
-use core::arch::asm;
 use core::cell::UnsafeCell;
 use hypervisor::errata::Errata;
 use hypervisor::processor::stage2;
@@ -284,27 +283,7 @@ pub fn invalidate_stage2(vttbr: u64, range: core::ops::Range<u64>) {
     stage2::invalidate(&mut This, vttbr, range, speculates);
 }
 
-/// Invalidates everything that TLBs hold for EL1, all VMIDs: once, at boot.
-pub fn invalidate_all_guests() {
-    // SAFETY: invalidating TLBs changes no memory.
-    unsafe {
-        asm!(
-            "dsb ishst",
-            "tlbi alle1is",
-            "dsb ish",
-            options(nostack, preserves_flags)
-        )
-    };
-    isb(); // complete before a guest runs
-}
-
 /// See [`stage2::forget_guest`].
 pub fn forget_this_guest() {
     stage2::forget_guest(&mut This);
-}
-
-/// Sets this CPU's stage 2 controls.
-pub fn set_stage2_control(vtcr: u64) {
-    write!("vtcr_el2", vtcr);
-    isb(); // in force before a guest's tables are
 }

@@ -113,15 +113,14 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     errata::configure(conduit(&machine), machine.hardening);
     report_core(0, &errata::start());
     let mut gic = start_gic(&machine);
+    leave_no_tables();
     start_cpu(&mut gic, &machine);
-    mmu::invalidate_all_guests();
     let online = start_secondaries(&machine);
     super::trace::start(online.iter().flatten().count());
     let host = start_pci(&machine);
     discovery::start_iommu(&machine, &mut gic);
     let mut windows = pci_windows(host);
     let instances = discovery::start_coprocs(host, &configuration, &mut windows, &mut gic, &online);
-    leave_no_tables();
 
     // Firmware cores run no vCPU.
     let running: Vec<Option<usize>> = online
@@ -301,9 +300,7 @@ fn start_cpu(gic: &mut gic::Gic, machine: &Machine) {
             fatal(format_args!("{error}"));
         }
     }
-    context::set_traps();
-    let vtcr = platforms::translation::vtcr_el2(stage2_geometry());
-    mmu::set_stage2_control(vtcr);
+    context::begin(platforms::translation::vtcr_el2(stage2_geometry()));
 }
 
 /// Makes the tables that CPUs have which run no vCPU: they map nothing.

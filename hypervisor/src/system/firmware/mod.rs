@@ -324,7 +324,7 @@ impl State {
             slot.context.reset();
             slot.registers.start_at(start.entry, start.argument);
             slot.context.load();
-            firmware::forget_instructions();
+            firmware::forget_firmware();
         }
         firmware::set_virtual_interrupt(self.device.virtual_interrupt());
         self.executing = true;
