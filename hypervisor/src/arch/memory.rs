@@ -111,6 +111,11 @@ pub fn flush(start: HostPhysical, bytes: u64) {
     }
 }
 
+/// No CPU executes what it fetched of memory that has been given new instructions since, and that was cleaned.
+pub fn forget_instructions() {
+    caches::forget_instructions(&mut This);
+}
+
 /// Makes stores visible to a table walker: cleaned if it doesn't look into caches. Nothing if it isn't RAM.
 pub fn publish(start: HostPhysical, bytes: u64, coherent: bool) {
     if let Some(pointer) = pointer(start, bytes) {

@@ -517,6 +517,8 @@ pub fn reset(domain: &Domain, images: &Images) {
     let vttbr = domain.stage2.lock().vttbr;
     // Nothing that a CPU remembers of an earlier life.
     crate::arch::mmu::invalidate_stage2(vttbr, 0..u64::MAX);
+    // Nor of what was in this memory before: kernel and firmware have been written, and cleaned.
+    memory::forget_instructions();
     for vcpu in &domain.vcpus {
         vcpu.context.reset();
         vcpu.context.place(vttbr, offset);
