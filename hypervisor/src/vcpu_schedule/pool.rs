@@ -403,13 +403,7 @@ impl Pool {
             kick |= CpuSet::only(cpu);
         }
         for cpu in eligible.iter() {
-            let Some(seat) = self.seats.get_mut(cpu) else {
-                continue;
-            };
-            if let (Some(running), None) = (seat.current, seat.until)
-                && let Some(turn) = self.algorithm.turn(running, cpu, now.since(seat.began))
-            {
-                seat.until = Some(now.saturating_add(turn));
+            if self.shorten(cpu, now) {
                 kick |= CpuSet::only(cpu);
             }
         }
@@ -537,14 +531,10 @@ impl Pool {
                 self.remember_timer(loaded, cpu, timer);
             }
         }
+        self.shorten(cpu, now);
         if let Some(seat) = self.seats.get_mut(cpu) {
-            match (seat.current, seat.until) {
-                (Some(running), None) => {
-                    let turn = self.algorithm.turn(running, cpu, now.since(seat.began));
-                    seat.until = turn.map(|turn| now.saturating_add(turn));
-                }
-                (None, _) => seat.until = None,
-                _ => {}
+            if seat.current.is_none() {
+                seat.until = None;
             }
             // Before it is asked again, the CPU has done as it was told.
             if current.is_some() {
@@ -558,6 +548,28 @@ impl Pool {
             unload,
             kick,
         }
+    }
+
+    /// Ends the turn on this CPU when the algorithm says, if that's sooner than it would have. Returns whether it is.
+    ///
+    /// A turn may get shorter under way: somebody waits now, or what began as a turn of slack has become one of a budget.
+    #[inline]
+    fn shorten(&mut self, cpu: usize, now: Instant) -> bool {
+        let Some(seat) = self.seats.get_mut(cpu) else {
+            return false;
+        };
+        let Some(running) = seat.current else {
+            return false;
+        };
+        let Some(turn) = self.algorithm.turn(running, cpu, now.since(seat.began)) else {
+            return false;
+        };
+        let end = now.saturating_add(turn);
+        let sooner = seat.until.is_none_or(|until| end < until);
+        if sooner {
+            seat.until = Some(end);
+        }
+        sooner
     }
 
     fn current(&self, cpu: usize) -> Option<VcpuId> {

@@ -428,6 +428,35 @@ proptest! {
     }
 }
 
+/// A turn of slack in which the budget comes back ends with that budget: it isn't run on beyond it, before others with theirs.
+#[test]
+fn a_budget_that_comes_back_in_a_turn_of_slack_ends_that_turn() {
+    let mut world = World::new(1, "deadline");
+    for (budget, period, budgets, first) in [
+        (100_000, 4 * MS, 2, 15),
+        (1_350_000, 3 * MS, 4, 12),
+        (870_000, 3 * MS, 2, 12),
+    ] {
+        let habit = Habit::Job {
+            first: first * MS / 7,
+            work: budgets * budget,
+            period: budgets * period,
+        };
+        world
+            .add(&reserved(budget, period, CpuSet::ALL), habit)
+            .unwrap();
+    }
+    for _ in 0..4 {
+        world.weighted(1, Habit::Hog);
+    }
+    world.run(1_000 * MS);
+    for vcpu in &world.vcpus {
+        if let Habit::Job { period, .. } = vcpu.habit {
+            assert!(vcpu.response <= period, "{} in {period}", vcpu.response);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
