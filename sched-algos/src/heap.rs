@@ -64,6 +64,16 @@ impl<K: Ord + Copy> Heap<K> {
         self.items.first().copied()
     }
 
+    /// How many slots are in it.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether nobody is in it.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// Whether a slot is in it.
     pub fn contains(&self, slot: usize) -> bool {
         self.place(slot).is_some()

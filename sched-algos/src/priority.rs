@@ -11,7 +11,8 @@
 //! at once (the device's refusal apart). Inside a level as for round robin. With the bound b: n vcoprocs with work wait for
 //! their next slice at most b + n (slice + refusal + switch).
 //!
-//! **Cost.** Wake, sleep, charge, pick: O(log n). Weights and budgets are ignored.
+//! **Cost.** Wake, sleep, charge: O(log n). Pick, too, amortised: each one whose slice was used up out of its turn is put at its level's end once.
+//! Weights and budgets are ignored.
 #![cfg_attr(
     not(test),
     deny(
@@ -102,6 +103,12 @@ impl Priority {
         Some(self.slice.saturating_sub(row.state.used))
     }
 
+    /// Whether what is left of its slice isn't worth a switch.
+    fn is_used_up(&self, slot: usize) -> bool {
+        let least = MIN_SLICE.min(self.slice);
+        self.rest(slot).is_some_and(|rest| rest < least)
+    }
+
     #[cfg(test)]
     pub(crate) fn steps(&self) -> u64 {
         self.levels.steps + self.waiting.steps
@@ -164,7 +171,7 @@ impl Algorithm for Priority {
     fn pick(&mut self, current: Option<VcoprocId>, now: Instant) -> Option<Pick> {
         if let Some(slot) = current.and_then(|who| self.table.slot(who))
             && self.levels.contains(slot)
-            && self.rest(slot)? < MIN_SLICE
+            && self.is_used_up(slot)
         {
             self.enqueue(slot);
         }
@@ -175,16 +182,18 @@ impl Algorithm for Priority {
                 slice: Some(self.slice),
             });
         }
-        let (_, slot) = self.levels.min()?;
-        if self.rest(slot)? < MIN_SLICE {
-            // Used up while it was lifted, or by refusing.
+        // Slices used up while lifted, or by refusing. Once round is enough: each of them has a whole one then.
+        for _ in 0..self.levels.len() {
+            let (_, slot) = self.levels.min()?;
+            if !self.is_used_up(slot) {
+                break;
+            }
             self.enqueue(slot);
         }
         let (_, slot) = self.levels.min()?;
-        let rest = self.rest(slot)?;
         Some(Pick {
             who: self.table.id(slot)?,
-            slice: Some(if rest < MIN_SLICE { self.slice } else { rest }),
+            slice: self.rest(slot),
         })
     }
 

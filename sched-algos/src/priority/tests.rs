@@ -82,6 +82,23 @@ fn without_a_bound_the_lowest_starves_and_with_one_it_does_not() {
     assert!(Priority::new(&tuning(None)).tune(&tuning(Some(0))).is_err());
 }
 
+/// Two that used their slices up out of their turn, by refusing: both go to the level's end with a whole slice, and the answer stays the same.
+#[test]
+fn slices_used_up_out_of_turn_are_followed_by_whole_ones() {
+    for slice in [SLICE, 1] {
+        let mut algorithm = Priority::new(&Tuning::new(Duration::from_nanos(slice)));
+        let now = Instant::from_nanos(0);
+        for id in [1, 2].map(VcoprocId) {
+            algorithm.add(id, &level(0)).unwrap();
+            algorithm.wake(id, now);
+            algorithm.charge(id, Duration::from_nanos(SLICE), now);
+        }
+        let first = algorithm.pick(None, now).unwrap();
+        assert_eq!(first.slice, Some(Duration::from_nanos(slice)));
+        assert_eq!(algorithm.pick(None, now), Some(first));
+    }
+}
+
 #[test]
 fn a_decision_among_1000_is_logarithmic() {
     let cost = |n| {
