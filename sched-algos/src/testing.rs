@@ -4,6 +4,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::iter::Peekable;
 
 use coproc_core::Algorithm;
 use coproc_core::algorithm::{MIN_SLICE, Parameters, Tuning};
@@ -98,6 +99,29 @@ impl Model {
         }
     }
 
+    /// Lets time pass until `until`, with `who` working, if anybody. What arrives meanwhile is told when it does, as the framework does.
+    fn pass(
+        &mut self,
+        who: Option<u32>,
+        until: u64,
+        arrivals: &mut Peekable<impl Iterator<Item = (u64, u32, u64)>>,
+    ) {
+        loop {
+            let arrival = arrivals.peek().map_or(until, |(when, _, _)| *when);
+            let next = arrival.clamp(self.now, until);
+            match who {
+                Some(id) => self.work(id, next),
+                None => self.now = next,
+            }
+            while let Some((_, id, work)) = arrivals.next_if(|(when, _, _)| *when <= self.now) {
+                self.give(id, work);
+            }
+            if self.now >= until {
+                return;
+            }
+        }
+    }
+
     /// Lets time pass until `end`, with work arriving by `arrivals`: sorted, (when, who, how much).
     pub(crate) fn run(&mut self, end: u64, arrivals: &[(u64, u32, u64)]) {
         let mut arrivals = arrivals.iter().copied().peekable();
@@ -128,7 +152,7 @@ impl Model {
                     let busy = self.clients[&old].work > 0;
                     let refusal = self.refusal.get(&old).copied().unwrap_or(0);
                     if busy && refusal > 0 {
-                        self.work(old, self.now + refusal);
+                        self.pass(Some(old), self.now + refusal, &mut arrivals);
                         if self.clients[&old].work == 0 {
                             let at = self.at();
                             self.algorithm.linger(VcoprocId(old), at);
@@ -139,7 +163,8 @@ impl Model {
                         client.waiting = Some(self.now);
                     }
                 }
-                self.now += self.tuning.switch.as_nanos();
+                let until = self.now + self.tuning.switch.as_nanos();
+                self.pass(None, until, &mut arrivals);
                 self.current = Some(id);
             }
             let now = self.now;
@@ -150,10 +175,6 @@ impl Model {
             let slice = pick.slice.unwrap_or(Duration::from_secs(1));
             let until = now + slice.max(MIN_SLICE).as_nanos();
             let worked = client.work > 0;
-            // What came during the switch is told now, as the framework does.
-            while let Some((_, id, work)) = arrivals.next_if(|(when, _, _)| *when <= self.now) {
-                self.give(id, work);
-            }
             loop {
                 let at = self.at();
                 if self.now >= until {
@@ -162,7 +183,7 @@ impl Model {
                 if self.algorithm.preempts(VcoprocId(id), at) {
                     let soonest = now + MIN_SLICE.as_nanos();
                     if self.now < soonest {
-                        self.work(id, soonest);
+                        self.pass(Some(id), soonest, &mut arrivals);
                     }
                     break;
                 }
