@@ -135,8 +135,11 @@ impl Coproc {
                 return;
             }
         }
-        let now = env.now();
-        env.arm_timer(Some(now));
+        // The last of them may have led to where nothing is left to be done.
+        if !matches!(self.stage, Stage::Quarantined | Stage::Off) {
+            let now = env.now();
+            env.arm_timer(Some(now));
+        }
     }
 
     /// Longest time that the present stage may take.
