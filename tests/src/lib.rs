@@ -217,6 +217,33 @@ impl Machine {
         Ok(report)
     }
 
+    /// What `coproc timeline` answers, and nothing else.
+    ///
+    /// # Errors
+    /// If it doesn't.
+    pub fn timeline(&self) -> Result<CoprocReport> {
+        let mut report = CoprocReport::default();
+        for line in self.ask("coproc timeline")? {
+            report.take(&line);
+        }
+        Ok(report)
+    }
+
+    /// Waits until a domain has printed this many more lines of progress. Nothing is typed meanwhile: under `-icount` the emulator goes on with
+    /// one CPU for up to 100 ms, whatever the others' timers want, whenever something is.
+    ///
+    /// # Errors
+    /// If they don't come in time.
+    pub fn progress(&self, name: &str, lines: usize) -> Result<()> {
+        let is = |text: &str| text.starts_with("workload: progress");
+        let before = self.output(name).iter().filter(|text| is(text)).count();
+        let mut seen = 0;
+        self.wait_domain(name, "progress", PATIENCE, |text| {
+            seen += usize::from(is(text));
+            (seen >= before + lines).then_some(())
+        })
+    }
+
     /// The record of a coproc (`baton,record`), up to now.
     ///
     /// # Errors
@@ -412,6 +439,67 @@ pub fn vcoproc<'a>(report: &'a CoprocReport, domain: &str) -> &'a Record {
 pub fn coproc(report: &CoprocReport) -> &Record {
     let found = report.coprocs.iter().find(|c| c.text("id") == Some("0"));
     found.unwrap_or_else(|| panic!("no coproc 0 in {report:?}"))
+}
+
+/// What domains held of a coproc in a part of its timeline.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<const N: usize> {
+    /// Time of each, in ns.
+    pub ns: [u64; N],
+    /// By how much the longest slice was longer than its owner's usual ones, in ns. So much of a share may be wrong in the end: who was served
+    /// beyond its slice (by an emulator that had something else to do, say) pays for it afterwards.
+    pub overrun: u64,
+}
+
+impl<const N: usize> Held<N> {
+    /// All of them together, in ns.
+    pub fn total(&self) -> u64 {
+        self.ns.iter().sum()
+    }
+
+    /// [`Self::overrun`] as a part of the whole.
+    pub fn debt(&self) -> f64 {
+        self.overrun as f64 / self.total() as f64
+    }
+}
+
+/// What domains held of a coproc in a `window` of its timeline that ends [`TYPING`] before the timeline does: what is charged to them.
+pub fn held<const N: usize>(
+    report: &CoprocReport,
+    id: u64,
+    window: Duration,
+    names: [&str; N],
+) -> Held<N> {
+    let slices = || report.slices.iter().filter(|slice| slice.coproc == id);
+    let end = slices().map(|slice| slice.to_ns).max().unwrap_or(0);
+    let end = end.saturating_sub(TYPING.as_nanos() as u64);
+    let from = end.saturating_sub(window.as_nanos() as u64);
+    let mut overrun = 0;
+    let ns = names.map(|name| {
+        let mut lengths: Vec<u64> = slices()
+            .filter(|slice| slice.domain == name && slice.to_ns > from && slice.from_ns < end)
+            .map(|slice| slice.to_ns.min(end) - slice.from_ns.max(from))
+            .collect();
+        lengths.sort_unstable();
+        if let (Some(longest), Some(usual)) = (lengths.last(), lengths.get(lengths.len() / 2)) {
+            overrun = overrun.max(longest - usual);
+        }
+        lengths.iter().sum()
+    });
+    Held { ns, overrun }
+}
+
+/// Slices end late, if at all, when a command is typed: the end of a timeline is the command that asked for it.
+pub const TYPING: Duration = Duration::from_millis(300);
+
+/// The longest slice of a coproc in a report's timeline, in ns: by so much a share may be wrong at any moment, since who was served beyond its
+/// slice (by an emulator that had to wait for its host, say) pays for it afterwards.
+pub fn longest_slice(report: &CoprocReport, id: u64) -> u64 {
+    let slices = report.slices.iter().filter(|slice| slice.coproc == id);
+    slices
+        .map(|slice| slice.to_ns - slice.from_ns)
+        .max()
+        .unwrap_or(0)
 }
 
 /// Asserts that a coproc's times add up to the nanosecond, and the domains' charges to the coproc's.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use baton_tests::{Machine, PATIENCE, number, poll, text};
+use baton_tests::{Machine, PATIENCE, longest_slice, number, poll, text};
 use qemu_boot::report::{CoprocReport, Record};
 use qemu_boot::scenario::CoprocSpec;
 use qemu_boot::{Artifacts, DomainSpec, Scenario};
@@ -33,8 +33,11 @@ fn scenario() -> Result<Scenario> {
             _ => CoprocSpec::edu(slot),
         };
         coproc.scheduler = scheduler.to_owned();
-        if slot == 1 {
-            coproc.slice_us = 400_000;
+        match slot {
+            1 => coproc.slice_us = 400_000,
+            // Switched 40 times a second, so that the trace's rings reach back for seconds: a busy host lets the test wait.
+            4 => coproc.slice_us = 25_000,
+            _ => {}
         }
         scenario.coprocs.push(coproc);
     }
@@ -77,13 +80,33 @@ fn part<'r>(report: &'r CoprocReport, coproc: usize, domain: &str) -> &'r Record
         .unwrap_or_else(|| panic!("{domain} has no part in coproc {coproc}: {report:?}"))
 }
 
-/// What two domains were charged between two reports, as the first one's share of both.
-fn share(before: &CoprocReport, after: &CoprocReport, coproc: usize, of: [&str; 2]) -> f64 {
+/// Asserts what the first of two domains has of what both were charged between two reports, in per cent. A coproc whose slice was cut late,
+/// by an emulator that waited for its host, owes the others that long at any moment.
+#[track_caller]
+fn assert_share(
+    [before, after]: [&CoprocReport; 2],
+    coproc: usize,
+    of: [&str; 2],
+    expected: f64,
+    tolerance: f64,
+) {
     let [first, second] = of.map(|domain| {
         let at = |report| number(part(report, coproc, domain), "charge_ns");
         (at(after) - at(before)) as f64
     });
-    first * 100.0 / (first + second)
+    let all = first + second;
+    let found = first * 100.0 / all;
+    let debt = longest_slice(after, coproc as u64) as f64 * 100.0 / all;
+    eprintln!("coproc {coproc}, {of:?}: {found:.2} % of {all} ns, the longest slice {debt:.2} %");
+    // Slices of a second and more are the edu's own: what it can't stop isn't late.
+    let allowed = match coproc {
+        CORE => tolerance + debt,
+        _ => tolerance,
+    };
+    assert!(
+        (found - expected).abs() <= allowed,
+        "{found:.2} %, {expected} % was configured, {allowed:.2} points allowed"
+    );
 }
 
 /// Waits until a coproc was switched this often since `since`.
@@ -116,10 +139,10 @@ fn trace(machine: &Machine, coproc: usize, from: u64) -> Result<Vec<Record>> {
     Ok(records.filter(|record| record.kind == "event").collect())
 }
 
-/// When something last happened to the shared edu: it is never long ago.
+/// When something last happened to the core: it is never long ago.
 fn lately(machine: &Machine, from: u64) -> Result<u64> {
-    let events = trace(machine, EDU_SHARED, from)?;
-    let last = events.last().context("no event of coproc 0")?;
+    let events = trace(machine, CORE, from)?;
+    let last = events.last().context("no event of the core")?;
     Ok(number(last, "at_ns"))
 }
 
@@ -133,14 +156,6 @@ fn assert_traced(machine: &Machine, coproc: usize, from: u64, kinds: &[&str]) ->
         );
     }
     Ok(())
-}
-
-#[track_caller]
-fn assert_share(found: f64, expected: f64, tolerance: f64) {
-    assert!(
-        (found - expected).abs() <= tolerance,
-        "{found:.2} %, {expected} % was configured"
-    );
 }
 
 /// 0 wrong results for the innocent, shares as configured before and after each change, every event in the trace.
@@ -179,9 +194,10 @@ fn four_domains_four_coprocs_four_algorithms_and_everything_changes() -> Result<
     // As booted: equal shares everywhere, the hung firmware's too.
     let start = after_switches(&machine, &report, EDU_SHARED, 2)?;
     let equal = after_switches(&machine, &start, EDU_SHARED, 8)?;
-    assert_share(share(&start, &equal, EDU_SHARED, ["d1", "d2"]), 50.0, 5.0);
-    assert_share(share(&start, &equal, CORE, ["d1", "d2"]), 50.0, 1.0);
-    assert_share(share(&start, &equal, CORE, ["d1", "d3"]), 50.0, 1.0);
+    let span = [&start, &equal];
+    assert_share(span, EDU_SHARED, ["d1", "d2"], 50.0, 5.0);
+    assert_share(span, CORE, ["d1", "d2"], 50.0, 1.0);
+    assert_share(span, CORE, ["d1", "d3"], 50.0, 1.0);
 
     // Another algorithm for the shared edu, other weights on it and on the core; an attach and a detach meanwhile.
     let before = lately(&machine, 0)?;
@@ -199,15 +215,12 @@ fn four_domains_four_coprocs_four_algorithms_and_everything_changes() -> Result<
     assert_traced(&machine, EDU_ATTACKED, before, &["detached"])?;
     let changed = after_switches(&machine, &settled, EDU_SHARED, 10)?;
     assert_eq!(text(&changed.coprocs[EDU_SHARED], "scheduler"), "weighted");
-    assert_share(
-        share(&settled, &changed, EDU_SHARED, ["d2", "d1"]),
-        75.0,
-        5.0,
-    );
-    let core = share(&settled, &changed, CORE, ["d1", "d2"]);
-    assert_share(core, 200.0 / 3.0, 200.0 / 3.0 * 0.02);
-    let core = share(&settled, &changed, CORE, ["d1", "d3"]);
-    assert_share(core, 200.0 / 3.0, 200.0 / 3.0 * 0.02);
+    let span = [&settled, &changed];
+    assert_share(span, EDU_SHARED, ["d2", "d1"], 75.0, 5.0);
+    for other in ["d2", "d3"] {
+        let two_thirds = 200.0 / 3.0;
+        assert_share(span, CORE, ["d1", other], two_thirds, two_thirds * 0.02);
+    }
 
     // The one with the hung firmware loses the core; nobody else notices.
     let before = lately(&machine, before)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use baton_tests::{LIMIT, Machine, PATIENCE, number, poll, text, vcoproc};
+use baton_tests::{LIMIT, Machine, PATIENCE, longest_slice, number, poll, text, vcoproc};
 use qemu_boot::report::{CoprocReport, Record};
 use qemu_boot::scenario::Edit;
 use qemu_boot::{Artifacts, CoprocSpec, DomainSpec, Scenario};
@@ -210,19 +210,12 @@ fn shares_of_a_coproc_hold_while_vcpus_starve() -> Result<()> {
         let charge = |report: &CoprocReport, name| number(vcoproc(report, name), "charge_ns");
         // Under -icount the emulator goes on with one CPU for up to 100 ms at a time, whatever the other one's timer wants, when something is
         // typed: here, at the queries. Such a slice becomes a debt, which isn't paid yet if the last query made it.
-        let longest = |report: &CoprocReport| {
-            let slices = report.slices.iter();
-            slices
-                .map(|slice| slice.to_ns - slice.from_ns)
-                .max()
-                .unwrap_or(0)
-        };
         let end = poll("seconds of the core's time", PATIENCE, || {
             let report = machine.query()?;
             let total = charge(&report, "d1") + charge(&report, "d2")
                 - charge(&start, "d1")
                 - charge(&start, "d2");
-            let enough = total >= 2_000_000_000.max(20 * longest(&report));
+            let enough = total >= 2_000_000_000.max(20 * longest_slice(&report, 0));
             Ok(enough.then_some(report))
         })?;
         let after = ran(&vcpus(&machine)?);
@@ -230,7 +223,7 @@ fn shares_of_a_coproc_hold_while_vcpus_starve() -> Result<()> {
         let first = charge(&end, "d1") - charge(&start, "d1");
         let second = charge(&end, "d2") - charge(&start, "d2");
         let part = first as f64 / (first + second) as f64;
-        let debt = longest(&end) as f64 / (first + second) as f64;
+        let debt = longest_slice(&end, 0) as f64 / (first + second) as f64;
         let tolerance = 0.02 + debt;
         eprintln!(
             "{when}: d1 has {part:.4} of the core, the longest slice was {debt:.4} of the time; CPU time {used:?} ns"
