@@ -78,8 +78,7 @@ extern "C" fn baton_start(tree: u64, image: u64) -> ! {
     let size = memory::shared(tree, 8)
         .and_then(|header| header.get(4..8)?.try_into().ok())
         .map_or(0, u32::from_be_bytes);
-    let blob = memory::shared(tree, u64::from(size.min(2 << 20))).unwrap_or(&[]);
-    crate::system::start::boot(blob, tree, image)
+    crate::system::start::boot(tree, u64::from(size.min(2 << 20)), image)
 }
 
 /// The same for CPUs started later, each on its own stack.

@@ -89,7 +89,7 @@ pub fn load(start: HostPhysical, into: &mut [u8]) -> bool {
 
 /// A range of RAM as a slice.
 ///
-/// Only for ranges that are never written after boot handed them over: the device tree and the boot modules, which the
+/// Only for ranges that are never written while the slice is used: the device tree and the boot modules, which the
 /// frame allocator doesn't have. `None` if it isn't RAM.
 pub fn shared(start: HostPhysical, bytes: u64) -> Option<&'static [u8]> {
     let pointer = pointer(start, bytes)?;

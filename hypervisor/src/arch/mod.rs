@@ -6,6 +6,7 @@
 pub mod boot;
 pub mod context;
 pub mod cpu;
+pub mod entropy;
 pub mod errata;
 pub mod exits;
 #[cfg(feature = "fw-core")]

@@ -354,6 +354,20 @@ fn another_board_is_read_by_its_bindings() {
 }
 
 #[test]
+fn the_machine_s_seed_is_in_chosen() {
+    let blob = other_board(|fdt| {
+        node(fdt, "chosen", |fdt| {
+            fdt.property("rng-seed", &[5; 64]).unwrap();
+        });
+    });
+    assert_eq!(machine::seed(&Tree::new(&blob).unwrap()), [5; 64]);
+    let blob = other_board(|_| ());
+    assert_eq!(machine::seed(&Tree::new(&blob).unwrap()), []);
+    let qemu = Tree::new(QEMU_GICV3).unwrap();
+    assert_eq!(machine::seed(&qemu).len(), 32, "as QEMU has it");
+}
+
+#[test]
 fn hardening_is_asked_for_by_name() {
     let with = |value: &'static str| {
         other_board(|fdt| {

@@ -4,7 +4,7 @@
 //! runs, so the same kernels boot everywhere and nothing of the real board leaks. What a domain doesn't have is
 //! left out, so nothing in the tree is a promise that the emulation doesn't keep: no ITS, but a GICv2m frame, as on that board with a GICv2, and flash only
 //! with firmware in it.
-//! The watchdog is the only thing that QEMU's board hasn't. `kaslr-seed` is left out too; a guest that wants entropy gets `rng-seed` if the caller has any.
+//! The watchdog is the only thing that QEMU's board hasn't. The kernel's seeds are there if the caller has any.
 #![cfg_attr(
     not(test),
     deny(
@@ -31,6 +31,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use entropy::seeds::Seeds;
 use layout::{
     CPU_LIMIT, ECAM_BASE, ECAM_SIZE, FLASH_BASE, FW_CFG_BASE, FW_CFG_SIZE, GICC_BASE, GICC_SIZE,
     GICD_BASE, GICD_SIZE, GICR_BASE, GICR_SIZE, PCI_INTX_SPI, PCI_IO_BASE, PCI_IO_SIZE,
@@ -67,8 +68,8 @@ pub struct GuestTree<'a> {
     pub bootargs: &'a str,
     /// Where the initial ramdisk is, in guest-physical addresses.
     pub initrd: Option<Region>,
-    /// Entropy for the kernel; none if empty.
-    pub rng_seed: &'a [u8],
+    /// Seeds for the kernel, of its own; none if there is no entropy.
+    pub seeds: Option<Seeds>,
     /// The devices that the domain has for itself.
     pub devices: &'a [Passed],
     /// Where its RAM is in the machine, in order: address and size. Needed only for devices with unconfined DMA.
@@ -198,8 +199,9 @@ fn chosen(fdt: &mut FdtWriter, guest: &GuestTree<'_>) -> Result<(), Error> {
         fdt.property_u64("linux,initrd-start", initrd.address)?;
         fdt.property_u64("linux,initrd-end", initrd.end())?;
     }
-    if !guest.rng_seed.is_empty() {
-        fdt.property("rng-seed", guest.rng_seed)?;
+    if let Some(seeds) = &guest.seeds {
+        fdt.property_u64("kaslr-seed", seeds.kaslr)?;
+        fdt.property("rng-seed", &seeds.rng)?;
     }
     Ok(fdt.end_node(node)?)
 }

@@ -26,7 +26,10 @@ fn full() -> GuestTree<'static> {
             address: 0x4800_0000,
             size: 0x12_3456,
         }),
-        rng_seed: &[7; 32],
+        seeds: Some(Seeds {
+            rng: [7; 32],
+            kaslr: 0x1122_3344_5566_7788,
+        }),
         devices: &[],
         host_memory: &[],
     }
@@ -196,6 +199,7 @@ fn chosen_tells_the_kernel_what_it_needs() {
     assert_eq!(value("linux,initrd-start").u64(), Ok(0x4800_0000));
     assert_eq!(value("linux,initrd-end").u64(), Ok(0x4812_3456));
     assert_eq!(value("rng-seed").value(), [7; 32]);
+    assert_eq!(value("kaslr-seed").u64(), Ok(0x1122_3344_5566_7788));
     assert!(tree.find_compatible(&["arm,gic-v3-its"]).next().is_none());
     for clock in tree
         .find("/pl011")
@@ -221,7 +225,7 @@ fn what_a_domain_lacks_is_left_out() {
         pci: false,
         initrd: None,
         bootargs: "",
-        rng_seed: &[],
+        seeds: None,
         ..full()
     };
     let blob = build(&guest).unwrap();

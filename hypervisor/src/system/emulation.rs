@@ -16,8 +16,8 @@ use super::domain::Domain;
 use super::schedule::{self, Member};
 use super::{console, devices};
 use crate::arch::exits::{self, Quick, Registers};
-use crate::arch::gic;
 use crate::arch::guest;
+use crate::arch::{entropy, gic};
 use coproc_core::register::Width;
 use hypervisor::guest_tree::layout;
 use hypervisor::physical_timer;
@@ -279,6 +279,9 @@ fn other_register(member: Member, registers: &mut Registers, esr: u64) -> bool {
             let mut shown = identification::shown(name, guest::identification(name));
             if gic::version() == Version::V2 {
                 shown = identification::without_gic_registers(name, shown);
+            }
+            if !entropy::on_every_cpu() {
+                shown = identification::without_random_numbers(name, shown);
             }
             registers.set(access.register, shown);
         }

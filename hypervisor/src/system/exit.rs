@@ -12,10 +12,13 @@
 
 use super::domain::{Activity, Domain, Vcpu};
 use super::schedule::{self, Member};
-use super::{devices, firmware, flash, interrupts, messages, passthrough, shared_memory, sharing};
+use super::{
+    devices, entropy, firmware, flash, interrupts, messages, passthrough, shared_memory, sharing,
+};
 use crate::arch::errata;
 use crate::arch::exits::{Exit, Registers};
 use crate::arch::guest;
+use ::entropy::trng;
 use coproc_core::address::GuestPhysical;
 use coproc_core::register::{Access, Operation, Width};
 use hypervisor::errata::Errata;
@@ -303,6 +306,9 @@ pub fn resample(domain: &Domain, line: Line) {
 
 fn call(member: Member, registers: &mut Registers) {
     let Member { domain, vcpu } = member;
+    if trng::is_call(registers.x[0]) && entropy::call(registers) {
+        return;
+    }
     let arguments = [
         registers.x[0],
         registers.x[1],

@@ -7,6 +7,7 @@
 use super::attachment;
 use super::devices::Devices;
 use super::domain::{Domain, Vcpu};
+use super::entropy;
 use super::flash;
 use super::passthrough::{self, Given};
 use super::schedule;
@@ -465,7 +466,7 @@ fn tree(domain: &Domain, initrd: Option<Region>) -> Result<Vec<u8>, Error> {
         pci: true,
         bootargs: &config.bootargs,
         initrd,
-        rng_seed: &[],
+        seeds: entropy::seeds(),
         devices: &config.passthrough,
         host_memory: &host_memory,
     })

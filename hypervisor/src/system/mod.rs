@@ -23,8 +23,9 @@
 //! 14. the physical PCI configuration space ([`boot::config_space`])
 //! 15. `System::gic`
 //! 16. [`FRAMES`]
-//! 17. one CPU's trace: nothing is locked under it
-//! 18. the buffer of messages: so that a message may be logged under any lock
+//! 17. the pool of seeds (`entropy`): nothing is locked under it
+//! 18. one CPU's trace: nothing is locked under it
+//! 19. the buffer of messages: so that a message may be logged under any lock
 #![deny(unsafe_code)]
 
 pub mod attachment;
@@ -36,6 +37,7 @@ pub mod devices;
 pub mod discovery;
 pub mod domain;
 pub mod emulation;
+pub mod entropy;
 pub mod exit;
 #[cfg_attr(not(feature = "fw-core"), path = "firmware_absent.rs")]
 pub mod firmware;

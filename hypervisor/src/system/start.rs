@@ -1,12 +1,15 @@
 //! From the device tree to running domains.
 
+use super::entropy;
 use super::firmware;
 use super::load::{self, Workshop};
 use super::{
     FRAMES, System, boot, console, devices, discovery, interrupts, lifecycle, passthrough, pci,
     schedule, shared_memory,
 };
-use crate::arch::{self, context, cpu, errata, gic, guest, mmu, power, report, timer, uart};
+use crate::arch::{
+    self, context, cpu, errata, gic, guest, memory, mmu, power, report, timer, uart,
+};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -54,9 +57,11 @@ fn unusable(error: &Error, tree: &Tree<'_>, image: HostPhysical) -> ! {
     fatal(format_args!("{message}"))
 }
 
-/// The boot CPU comes here.
-pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
+/// The boot CPU comes here, with the device tree's place and size.
+pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
     console::start_log();
+    // No parameter: parts of it are wiped when it has been read.
+    let blob = memory::shared(tree, size).unwrap_or(&[]);
     let parsed = match Tree::new(blob) {
         Ok(tree) => tree,
         // Without a tree there is no console: the report only stops the machine where a debugger finds it.
@@ -109,9 +114,13 @@ pub fn boot(blob: &'static [u8], tree: HostPhysical, image: HostPhysical) -> ! {
     }
     set_clock(&machine);
     take_memory(&machine, &configuration, tree, blob.len() as u64, image);
+    let secret = entropy::begin(&parsed, blob, tree);
+    entropy::wipe(secret);
 
     errata::configure(conduit(&machine), machine.hardening);
+    arch::entropy::configure(conduit(&machine));
     report_core(0, &errata::start());
+    arch::entropy::start();
     let mut gic = start_gic(&machine);
     leave_no_tables();
     start_cpu(&mut gic, &machine);
@@ -230,6 +239,7 @@ fn start_pools(configuration: &Configuration, running: &[Option<usize>]) {
 pub fn secondary(index: usize) -> ! {
     timer::initialise();
     report_core(index, &errata::start());
+    arch::entropy::start();
     gic::announce(cpu::current().affinity.load(Ordering::Relaxed));
     ONLINE.fetch_or(1 << index, Ordering::SeqCst);
     // Until the boot CPU has made the system; it takes a moment, once.

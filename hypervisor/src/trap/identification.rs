@@ -54,6 +54,15 @@ pub const fn without_gic_registers(name: u32, shown: u64) -> u64 {
     }
 }
 
+/// What a domain reads instead of this where not every CPU has FEAT_RNG: none, since a vCPU may go to any.
+pub const fn without_random_numbers(name: u32, shown: u64) -> u64 {
+    const ISAR0: u32 = encoding(3, 0, 0, 6, 0);
+    match name {
+        ISAR0 => shown & !field(60, 4),
+        _ => shown,
+    }
+}
+
 const fn field(low: u32, bits: u32) -> u64 {
     (1u64.wrapping_shl(bits)).wrapping_sub(1).wrapping_shl(low)
 }
@@ -80,6 +89,10 @@ mod tests {
         let pfr0 = encoding(3, 0, 0, 4, 0);
         assert_eq!(without_gic_registers(pfr0, all), all & !(0xf << 24));
         assert_eq!(without_gic_registers(pfr0 + 1, all), all);
+        let isar0 = encoding(3, 0, 0, 6, 0);
+        assert_eq!(shown(isar0, all), all, "RNDR, which works");
+        assert_eq!(without_random_numbers(isar0, all), all >> 4);
+        assert_eq!(without_random_numbers(isar0 + 1, all), all);
         assert_eq!(shown(encoding(3, 0, 0, 4, 1), all) >> 8 & 0xf, 0, "MTE");
         assert_eq!(
             shown(encoding(3, 0, 0, 6, 1), all) >> 4 & 0xff,

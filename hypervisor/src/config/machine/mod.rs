@@ -15,7 +15,7 @@ pub use pci::{PciHost, PciWindow, WindowKind};
 pub use smmu::Smmu;
 pub use uart::Uart;
 
-use crate::devicetree::{Error, Node, Region, Tree};
+use crate::devicetree::{Error, Node, Property, Region, Tree};
 use crate::errata::Hardening;
 use alloc::format;
 use alloc::string::String;
@@ -289,9 +289,20 @@ fn cpus(tree: &Tree<'_>) -> Result<Vec<Cpu>, Error> {
     Ok(list)
 }
 
+/// The secret from which the machine's kernel shall seed its generator of random numbers, `rng-seed`; empty if there is none. Not kept in
+/// [`Machine`]: it is to be forgotten.
+pub fn seed<'t>(tree: &'t Tree<'t>) -> &'t [u8] {
+    chosen(tree, "rng-seed").map_or(&[], |seed| seed.value())
+}
+
+/// A property of `/chosen`.
+#[inline(never)]
+fn chosen<'t>(tree: &'t Tree<'t>, name: &str) -> Option<Property<'t>> {
+    tree.find("/chosen")?.property(name)
+}
+
 fn hardening(tree: &Tree<'_>) -> Result<Hardening, Error> {
-    let chosen = tree.find("/chosen");
-    let Some(property) = chosen.and_then(|node| node.property("baton,branch-hardening")) else {
+    let Some(property) = chosen(tree, "baton,branch-hardening") else {
         return Ok(Hardening::default());
     };
     let name = property.string()?;
