@@ -5,6 +5,8 @@
 //! The domains' files lie in RAM where this module says, put there by QEMU's loader device, as a
 //! boot loader would on a board; a file that two domains use lies there once.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -109,10 +111,14 @@ pub fn configure(
         .set_cells("#address-cells", &[2])
         .set_cells("#size-cells", &[2]);
     if let Some(old) = machine.root.child_mut("chosen") {
-        // Seeds are for one kernel alone and bootargs not for Baton: of the old one, only the console.
+        // Bootargs are not for Baton: of the old one, only the console.
         if let Some(console) = old.get("stdout-path") {
             chosen.set("stdout-path", console);
         }
+    }
+    // As firmware does on a board. Not under -icount, where each run is to be the same.
+    if !scenario.qemu_args.iter().any(|word| word == "-icount") {
+        chosen.set("rng-seed", seed().context("a seed for the machine")?);
     }
     if !scenario.coprocs.is_empty() {
         let mut coprocs = Node::new("coprocs");
@@ -166,6 +172,12 @@ pub fn configure(
         apply(machine, &edit.node, &edit.action)?;
     }
     Ok(placer.modules)
+}
+
+fn seed() -> std::io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    File::open("/dev/urandom")?.read_exact(&mut seed)?;
+    Ok(seed)
 }
 
 fn coproc_node(number: u32, phandle: u32, coproc: &CoprocSpec) -> Node {
@@ -288,6 +300,21 @@ mod tests {
     }
 
     #[test]
+    fn each_run_has_a_seed_of_its_own_or_none_where_all_are_alike() {
+        let (_files, defaults) = Files::new("seed", 1);
+        let mut scenario = Scenario::sharing_edu("x", 2, 40);
+        let seed = |scenario: &Scenario| {
+            let mut tree = machine();
+            configure(&mut tree, scenario, &defaults).unwrap();
+            let chosen = tree.node_mut("/chosen").unwrap();
+            chosen.get("rng-seed").map(<[u8]>::to_vec)
+        };
+        assert_ne!(seed(&scenario), seed(&scenario));
+        scenario.qemu_args = vec!["-icount".into(), "shift=0".into()];
+        assert_eq!(seed(&scenario), None);
+    }
+
+    #[test]
     fn two_domains_share_files_and_the_coproc() {
         let (_files, defaults) = Files::new("share", (2 << 20) + 1);
         let mut tree = machine();
@@ -303,7 +330,8 @@ mod tests {
         let mut tree = Tree::parse(&tree.to_blob().unwrap()).unwrap();
         let chosen = tree.node_mut("/chosen").unwrap();
         assert_eq!(chosen.get("stdout-path").unwrap(), b"/pl011@9000000\0");
-        assert_eq!(chosen.get("rng-seed"), None);
+        let seed = chosen.get("rng-seed").unwrap().to_vec();
+        assert_eq!(seed.len(), 32, "its own, not the machine's");
         let coproc = tree.node_mut("/chosen/coprocs/coproc@0").unwrap().clone();
         assert_eq!(coproc.get("phandle").unwrap(), 0x8006u32.to_be_bytes());
         assert_eq!(coproc.get("device").unwrap(), b"pci:0000:00:01.0\0");

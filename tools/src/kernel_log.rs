@@ -42,9 +42,24 @@ pub fn complaint(record: &str) -> Option<&str> {
     (facility == 0 && (level <= CRITICAL || known())).then_some(text)
 }
 
+/// Whether a record of `/dev/kmsg` says that the kernel moved itself, by `kaslr-seed` (`arch/arm64/kernel/kaslr.c`).
+pub fn is_moved(record: &str) -> bool {
+    record
+        .split_once(';')
+        .is_some_and(|(_, text)| text.starts_with("KASLR enabled"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_that_moved_itself_says_so() {
+        assert!(is_moved("6,41,21000,-;KASLR enabled\n"));
+        assert!(!is_moved(
+            "6,41,21000,-;KASLR disabled due to lack of seed\n"
+        ));
+    }
 
     #[test]
     fn complaints_are_told_from_other_lines() {

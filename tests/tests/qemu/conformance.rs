@@ -1,12 +1,13 @@
 //! A domain against the architecture, and against the same machine without Baton.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use baton_tests::{LIMIT, Machine, PATIENCE, number};
+use baton_tests::{LIMIT, Machine, PATIENCE, number, text};
 use qemu_boot::report::Record;
-use qemu_boot::{Artifacts, DomainSpec, Mark, Qemu, Scenario, bare};
+use qemu_boot::{Artifacts, DomainSpec, Edit, Mark, Qemu, Scenario, bare};
 
 fn guest() -> Result<PathBuf> {
     bare::guest(Artifacts::get()?.workspace(), "conformance-guest")
@@ -93,4 +94,81 @@ fn a_domain_answers_as_the_architecture_and_the_bare_machine_do() -> Result<()> 
 #[test]
 fn with_a_gicv2_a_domain_answers_as_the_bare_machine_does() -> Result<()> {
     answers_alike(2, 540)
+}
+
+/// The guest's lines that begin so, once there are this many.
+fn lines(machine: &Machine, domain: &str, start: &str, count: usize) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    machine.wait_domain(domain, start, PATIENCE, move |text| {
+        lines.extend(text.starts_with(start).then(|| text.to_owned()));
+        (lines.len() == count).then(|| lines.clone())
+    })
+}
+
+/// Two domains check their random numbers and tell their seeds; then the first is restarted. Returns what each of the three starts told.
+fn random(name: &str, cpu: &str, edits: &[Edit]) -> Result<[Record; 3]> {
+    let guest = guest()?;
+    let mut scenario = Scenario::new(name);
+    scenario.cpu = cpu.to_owned();
+    scenario.memory_mib = 1024;
+    scenario.domains = vec![
+        domain(guest.clone(), "random", &[0])?,
+        domain(guest, "random", &[1])?,
+    ];
+    scenario.edits = edits.to_vec();
+    let machine = Machine::boot(&scenario, LIMIT)?;
+    let started = |domain: &str, count: usize| -> Result<Record> {
+        let done = lines(&machine, domain, "done ", count)?;
+        let done = Record::parse(&done[count - 1]);
+        assert_eq!(number(&done, "wrong"), 0, "{:#?}", machine.output(domain));
+        let least = if cpu == "max" { 90 } else { 6 };
+        assert!(number(&done, "checks") >= least, "{done:?}");
+        let seeds = lines(&machine, domain, "seeds ", count)?;
+        Ok(Record::parse(&seeds[count - 1]))
+    };
+    let first = [started("d1", 1)?, started("d2", 1)?];
+    machine.ask("domain restart d1")?;
+    let again = started("d1", 2)?;
+    machine.finish()?;
+    let [first, second] = first;
+    Ok([first, second, again])
+}
+
+/// Every start has seeds that no other has.
+fn all_differ(starts: &[Record; 3]) {
+    for (key, digits) in [("rng", 64), ("kaslr", 16)] {
+        let seeds: BTreeSet<String> = starts.iter().map(|start| text(start, key)).collect();
+        assert_eq!(seeds.len(), 3, "{starts:?}");
+        assert!(seeds.iter().all(|seed| seed.len() == digits), "{starts:?}");
+    }
+}
+
+/// On CPUs with FEAT_RNG a domain has the TRNG interface and seeds of its own, although the machine's tree has none.
+#[test]
+fn domains_get_the_random_numbers_of_the_cpus() -> Result<()> {
+    let none = Edit::remove("/chosen", "rng-seed");
+    let starts = random("random-cpu", "max", &[none])?;
+    all_differ(&starts);
+    Ok(())
+}
+
+/// With a seed in the machine's tree alone, each domain has one of its own; the TRNG interface isn't there.
+#[test]
+fn a_machine_s_seed_becomes_one_for_each_start_of_a_domain() -> Result<()> {
+    let starts = random("random-seed", "cortex-a57", &[])?;
+    all_differ(&starts);
+    Ok(())
+}
+
+/// Without both there are no seeds that anybody could guess.
+#[test]
+fn without_entropy_there_are_no_seeds() -> Result<()> {
+    let none = Edit::remove("/chosen", "rng-seed");
+    for start in random("random-none", "cortex-a57", &[none])? {
+        assert_eq!(
+            (text(&start, "rng"), text(&start, "kaslr")),
+            (String::new(), String::new())
+        );
+    }
+    Ok(())
 }

@@ -44,7 +44,7 @@ fn line(machine: &Machine, domain: &str, kind: &str) -> Result<Record> {
     })
 }
 
-/// The kernel came to its end with this many CPUs and has nothing to complain about.
+/// The kernel came to its end with this many CPUs, moved to where its seed told it, and has nothing to complain about.
 fn assert_content(machine: &Machine, domain: &str, vcpus: u32) -> Result<()> {
     let done = line(machine, domain, "done")?;
     let said: Vec<_> = machine.output(domain);
@@ -59,6 +59,7 @@ fn assert_content(machine: &Machine, domain: &str, vcpus: u32) -> Result<()> {
         u64::from(vcpus),
         "{domain}: {done:?}"
     );
+    assert_eq!(text(&done, "kaslr"), "true", "{domain}: {done:?}");
     Ok(())
 }
 

@@ -57,8 +57,11 @@ fn run() -> io::Result<()> {
     if let Some(seconds) = option("check.stress")? {
         stress(seconds)?;
     }
-    let found = complaints()?;
-    say(&format!("done cpus={} complaints={found}", online()?.len()));
+    let (found, moved) = complaints()?;
+    say(&format!(
+        "done cpus={} complaints={found} kaslr={moved}",
+        online()?.len()
+    ));
     Ok(())
 }
 
@@ -199,13 +202,13 @@ fn stress(seconds: u64) -> io::Result<()> {
 }
 
 /// Prints the complaints in the kernel's log, with what follows the first one, and counts them.
-fn complaints() -> io::Result<usize> {
+fn complaints() -> io::Result<(usize, bool)> {
     let mut log = OpenOptions::new()
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open("/dev/kmsg")
         .map_err(|error| system::about("/dev/kmsg", error))?;
-    let (mut found, mut shown) = (0, 0);
+    let (mut found, mut shown, mut moved) = (0, 0, false);
     let mut buffer = vec![0; 8192];
     loop {
         let record = match log.read(&mut buffer) {
@@ -220,6 +223,7 @@ fn complaints() -> io::Result<usize> {
             }
             Err(error) => return Err(system::about("/dev/kmsg", error)),
         };
+        moved |= kernel_log::is_moved(&record);
         let complaint = kernel_log::complaint(&record);
         found += usize::from(complaint.is_some());
         if found > 0 && shown < SHOWN {
@@ -228,5 +232,5 @@ fn complaints() -> io::Result<usize> {
             say(&format!("complaint: {text}"));
         }
     }
-    Ok(found)
+    Ok((found, moved))
 }

@@ -7,7 +7,7 @@
 //!
 //! `conformance=fuzz seed=WORD` executes and accesses what a seeded generator says, for ever; `conformance=work` does known work and times it
 //! (`turn`: once);
-//! `conformance=spin` only takes its CPU's time.
+//! `conformance=spin` only takes its CPU's time. `conformance=random` checks the random numbers that a domain has, tells its seeds and waits.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -26,6 +26,8 @@ mod identification;
 mod power;
 #[cfg(target_os = "none")]
 mod program;
+#[cfg(target_os = "none")]
+mod random;
 #[cfg(target_os = "none")]
 mod registers;
 #[cfg(target_os = "none")]

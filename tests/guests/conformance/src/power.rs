@@ -1,8 +1,8 @@
 //! PSCI and SMCCC, call by call (Arm DEN 0022, DEN 0028); the second CPU.
 
 use crate::exception::{MASKED, run as execute};
-use crate::gic;
 use crate::report::{check, open, own};
+use crate::{gic, random};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 use guest_runtime::machine;
@@ -164,7 +164,7 @@ fn versions(domain: bool) {
     ] {
         check(name, call([id, 0, 0, 0]), NOT_SUPPORTED);
     }
-    random_numbers();
+    random::interface();
     if domain {
         own("smccc_version", call([0x8000_0000, 0, 0, 0]), 0x1_0002);
         own(
@@ -219,47 +219,6 @@ fn versions(domain: bool) {
             "upper-half-ignored",
             call([0xdead_beef_8400_0000, 0, 0, 0]),
             0x1_0001,
-        );
-    }
-}
-
-/// TRNG (Arm DEN 0098): there, whole; or not there at all.
-fn random_numbers() {
-    let version = call([0x8400_0050, 0, 0, 0]);
-    open("trng_version", version, "optional");
-    if version == NOT_SUPPORTED {
-        for (name, id) in [
-            ("trng.features", 0x8400_0051),
-            ("trng.uuid", 0x8400_0052),
-            ("trng.rnd32", 0x8400_0053),
-            ("trng.rnd64", 0xc400_0053),
-        ] {
-            check(name, call([id, 0x8400_0053, 0, 0]), NOT_SUPPORTED);
-        }
-        return;
-    }
-    own("trng.version.major", version >> 16, 1);
-    for id in [
-        0x8400_0050,
-        0x8400_0051,
-        0x8400_0052,
-        0x8400_0053,
-        0xc400_0053,
-    ] {
-        own("trng.features", call([0x8400_0051, id, 0, 0]), 0);
-    }
-    for bits in [0, 193, 1 << 31] {
-        own(
-            "trng.rnd64.bits",
-            call([0xc400_0053, bits, 0, 0]),
-            INVALID_PARAMETERS,
-        );
-    }
-    for bits in [0, 97] {
-        own(
-            "trng.rnd32.bits",
-            call([0x8400_0053, bits, 0, 0]),
-            INVALID_PARAMETERS,
         );
     }
 }

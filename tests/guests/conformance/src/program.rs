@@ -1,7 +1,8 @@
 //! Which part this machine plays, by the kernel's command line.
 
 use crate::{
-    aborts, delivery, exception, fuzz, gic, identification, power, registers, report, timer, work,
+    aborts, delivery, exception, fuzz, gic, identification, power, random, registers, report,
+    timer, work,
 };
 use core::fmt::Write as _;
 use core::panic::PanicInfo;
@@ -40,6 +41,14 @@ extern "C" fn guest_main(tree: u64, _begun: u64) -> ! {
         Some(b"turn") => work::run(1),
         Some(b"work") => work::run(u64::MAX),
         Some(b"spin") => work::spin(),
+        Some(b"random") => {
+            report::in_a_domain();
+            random::run(&tree);
+            report::done();
+            loop {
+                machine::wait();
+            }
+        }
         _ => {
             let _ = writeln!(
                 Console,

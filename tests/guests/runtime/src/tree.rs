@@ -49,34 +49,55 @@ impl<'a> Tree<'a> {
 
     /// Address number `index` of the first node with this `compatible`.
     pub fn address(&self, compatible: &[u8], index: usize) -> Option<u64> {
+        let (mut matches, mut reg) = (false, None);
+        self.walk(|part| {
+            let Some((name, value)) = part else {
+                (matches, reg) = (false, None);
+                return None;
+            };
+            if name == b"compatible" {
+                matches = value.split(|byte| *byte == 0).any(|one| one == compatible);
+            } else if name == b"reg" {
+                reg = value.get(index * 16..index * 16 + 8);
+            }
+            let address = reg.filter(|_| matches)?;
+            address.try_into().ok().map(u64::from_be_bytes)
+        })
+    }
+
+    /// The first property of this name.
+    pub fn property(&self, wanted: &[u8]) -> Option<&'a [u8]> {
+        self.walk(|part| part.and_then(|(name, value)| (name == wanted).then_some(value)))
+    }
+
+    /// Shows every property, and `None` where a node begins, until `look` gives something.
+    fn walk<T>(
+        &self,
+        mut look: impl FnMut(Option<(&'a [u8], &'a [u8])>) -> Option<T>,
+    ) -> Option<T> {
         let strings = self.word(12)? as usize;
         let mut at = self.word(8)? as usize;
-        let (mut matches, mut reg) = (false, None);
         loop {
             let token = self.word(at)?;
             at += 4;
-            match token {
+            let found = match token {
                 BEGIN_NODE => {
-                    (matches, reg) = (false, None);
                     at += self.text(at)?.len() + 1;
+                    look(None)
                 }
                 PROPERTY => {
                     let size = self.word(at)? as usize;
                     let name = self.text(strings + self.word(at + 4)? as usize)?;
                     let value = self.bytes(at + 8..at + 8 + size)?;
                     at += 8 + size;
-                    if name == b"compatible" {
-                        matches = value.split(|byte| *byte == 0).any(|one| one == compatible);
-                    } else if name == b"reg" {
-                        reg = value.get(index * 16..index * 16 + 8);
-                    }
-                    if let (true, Some(address)) = (matches, reg) {
-                        return address.try_into().ok().map(u64::from_be_bytes);
-                    }
+                    look(Some((name, value)))
                 }
                 END => return None,
                 // Ends of nodes, and nothing at all.
-                _ => {}
+                _ => None,
+            };
+            if found.is_some() {
+                return found;
             }
             at = at.next_multiple_of(4);
         }
