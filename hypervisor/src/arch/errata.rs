@@ -41,6 +41,11 @@ pub fn has(erratum: Errata) -> bool {
     FOUND.load(Ordering::Relaxed) & erratum.bits() != 0
 }
 
+/// All that a CPU has.
+pub fn found() -> Errata {
+    Errata::from_bits_truncate(FOUND.load(Ordering::Relaxed))
+}
+
 /// What `start` goes by on all CPUs. Before the first of them.
 pub fn configure(conduit: Option<Conduit>, wanted: Hardening) {
     CONFIGURED.call_once(|| (conduit == Some(Conduit::Smc), wanted));

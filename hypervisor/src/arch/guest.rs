@@ -1,9 +1,13 @@
 //! What Baton reads and changes of the guest that is loaded: its system registers are in the hardware while EL2 works.
 
+use super::errata;
 use super::exits::Registers;
+use super::processor::This;
 use super::registers::{read, write};
 use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, HPFAR_EL2};
+use hypervisor::errata::Errata;
 use hypervisor::lifecycle::report;
+use hypervisor::processor::faults;
 use hypervisor::trap::inject::{self, Before, Exception};
 use tock_registers::interfaces::Readable;
 
@@ -101,19 +105,18 @@ pub fn syndrome() -> (u64, u64, u64) {
     (ESR_EL2.get(), FAR_EL2.get(), HPFAR_EL2.get())
 }
 
-/// The guest-physical address that the loaded guest's stage 1 has for an address, if it has one: for faults that leave
-/// HPFAR_EL2 without. As EL1 reads it.
-pub fn translate(address: u64) -> Option<u64> {
-    let result: u64;
-    let before = read!("par_el1");
-    // SAFETY: a translation changes only PAR_EL1, which is the guest's: it is put back.
-    unsafe {
-        core::arch::asm!(
-            "at s1e1r, {address}", "isb", "mrs {result}, par_el1",
-            address = in(reg) address, result = out(reg) result, options(nostack, preserves_flags)
-        );
+/// Where the data abort that is being handled went, from [`syndrome`]: see [`faults::address`].
+pub fn abort_address(syndrome: (u64, u64, u64)) -> Option<u64> {
+    faults::address(&mut This, errata::found(), syndrome, read!("spsr_el2"))
+}
+
+/// Whether a read that HPFAR_EL2 has at this address is one that stage 1 refused, and the processor misreported: asked where it can be.
+#[inline(always)]
+pub fn is_refused(address: u64) -> bool {
+    #[cold]
+    #[inline(never)]
+    fn look() -> bool {
+        abort_address(syndrome()).is_none()
     }
-    write!("par_el1", before);
-    const FAILED: u64 = 1;
-    (result & FAILED == 0).then_some(result & 0xf_ffff_ffff_f000 | address & 0xfff)
+    faults::may_cross_pages(address) && errata::has(Errata::STAGE2_FAULT_ADDRESS) && look()
 }

@@ -51,8 +51,10 @@ pub fn access(member: Member, registers: &mut Registers, esr: u64) -> Quick {
         exits::skip_instruction();
         return Quick::Resume;
     }
-    let Some(value) = load(member, address, access.width) else {
-        return Quick::Unserved;
+    let value = match load(member, address, access.width) {
+        Loaded::Value(value) => value,
+        Loaded::Refused => return Quick::Resume, // the instruction is repeated
+        Loaded::Unserved => return Quick::Unserved,
     };
     exits::skip_instruction();
     registers.set(access.register, access.extend(value));
@@ -91,48 +93,79 @@ fn device(domain: &Domain, address: u64, width: Width) -> Option<Device> {
 /// Offset of the SGI frame in a redistributor.
 const SGI_FRAME: u64 = 0x1_0000;
 
-/// ISPENDR to ICACTIVER, of the distributor and of the SGI frame: they tell or change what list registers hold.
+/// Whether an offset may be one of ISPENDR to ICACTIVER, 0x200 to 0x3ff, of the distributor and of the SGI frame: they tell or change what list
+/// registers hold. One bit is the cheapest question; [`collect`] has the others.
 #[inline(always)]
-const fn is_state(offset: u64) -> bool {
-    // 0x200 to 0x3ff; with them a GICv2's SPENDSGIR and a few that don't matter, since one bit is the cheapest question.
-    offset & 0x200 != 0 && offset < 0x1000
+const fn may_be_state(offset: u64) -> bool {
+    offset & 0x200 != 0
 }
 
-/// The loaded vCPU's list registers are taken back before what they may hold is looked at.
+/// The loaded vCPU's list registers are taken back before what they may hold is looked at. `offset` is from the start of the registers.
 #[cold]
 #[inline(never)]
-fn collect(member: Member) {
-    schedule::sample_timer(member);
-    member.vcpu.demand_attention();
-    schedule::synchronise(member);
+fn collect(member: Member, offset: u64) {
+    // With them a GICv2's SPENDSGIR and a few that don't matter.
+    if offset < 0x1000 {
+        schedule::sample_timer(member);
+        member.vcpu.demand_attention();
+        schedule::synchronise(member);
+    }
+}
+
+/// What came of a read.
+enum Loaded {
+    Value(u64),
+    /// The processor misreported it (Cortex-A57 834220): stage 1 has a fault for it.
+    Refused,
+    /// There is no such device here.
+    Unserved,
 }
 
 #[inline(always)]
-fn load(member: Member, address: u64, width: Width) -> Option<u64> {
+fn load(member: Member, address: u64, width: Width) -> Loaded {
     let Member { domain, vcpu } = member;
-    Some(match device(domain, address, width)? {
+    let Some(device) = device(domain, address, width) else {
+        return Loaded::Unserved;
+    };
+    Loaded::Value(match device {
+        Device::Distributor(_) | Device::Redistributor { .. } if guest::is_refused(address) => {
+            return Loaded::Refused;
+        }
         Device::Distributor(offset) => {
-            if is_state(offset) {
-                collect(member);
+            if may_be_state(offset) {
+                collect(member, offset);
             }
             let mut vgic = domain.vgic.lock();
             vgic.distributor_read(vcpu.index, offset, width)
         }
         Device::Redistributor { frame, offset } => {
-            if is_state(offset.wrapping_sub(SGI_FRAME)) {
-                collect(member);
+            if may_be_state(offset) {
+                collect(member, offset.wrapping_sub(SGI_FRAME));
             }
             domain.vgic.lock().redistributor_read(frame, offset, width)
         }
-        Device::Uart(offset) if Vpl011::read_has_effect(offset) => uart_data(domain, width)?,
-        Device::Uart(offset) => domain.uart.as_ref()?.lock().read(offset, width),
+        // The one register that begins a page.
+        Device::Uart(offset) if Vpl011::read_has_effect(offset) => {
+            return if guest::is_refused(address) {
+                Loaded::Refused
+            } else {
+                uart_data(domain, width)
+            };
+        }
+        Device::Uart(offset) => match &domain.uart {
+            Some(uart) => uart.lock().read(offset, width),
+            None => return Loaded::Unserved,
+        },
     })
 }
 
 /// Takes received data, which may end the UART's interrupt.
 #[inline(never)]
-fn uart_data(domain: &Domain, width: Width) -> Option<u64> {
-    let mut uart = domain.uart.as_ref()?.lock();
+fn uart_data(domain: &Domain, width: Width) -> Loaded {
+    let Some(uart) = &domain.uart else {
+        return Loaded::Unserved;
+    };
+    let mut uart = uart.lock();
     let before = uart.interrupt_level();
     let value = uart.read(0, width);
     let changed = uart.interrupt_level() != before;
@@ -140,7 +173,7 @@ fn uart_data(domain: &Domain, width: Width) -> Option<u64> {
     if changed {
         domain.refresh_uart();
     }
-    Some(value)
+    Loaded::Value(value)
 }
 
 #[inline(never)]
@@ -148,8 +181,8 @@ fn store(member: Member, address: u64, width: Width, value: u64) -> bool {
     let Member { domain, vcpu } = member;
     match device(domain, address, width) {
         Some(Device::Distributor(offset)) => {
-            if is_state(offset) {
-                collect(member);
+            if may_be_state(offset) {
+                collect(member, offset);
             }
             let mut vgic = domain.vgic.lock();
             let kicks = vgic.distributor_write(vcpu.index, offset, width, value);
@@ -157,8 +190,8 @@ fn store(member: Member, address: u64, width: Width, value: u64) -> bool {
             kick(domain, kicks);
         }
         Some(Device::Redistributor { frame, offset }) => {
-            if is_state(offset.wrapping_sub(SGI_FRAME)) {
-                collect(member);
+            if may_be_state(offset) {
+                collect(member, offset.wrapping_sub(SGI_FRAME));
             }
             let mut vgic = domain.vgic.lock();
             let kicks = vgic.redistributor_write(frame, offset, width, value);

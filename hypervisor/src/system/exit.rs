@@ -21,7 +21,6 @@ use crate::arch::guest;
 use ::entropy::trng;
 use coproc_core::address::GuestPhysical;
 use coproc_core::register::{Access, Operation, Width};
-use hypervisor::errata::Errata;
 use hypervisor::guest_tree::layout;
 use hypervisor::lifecycle::{Crash, Ending};
 use hypervisor::psci::{Call, Outcome};
@@ -67,15 +66,9 @@ fn synchronous(member: Member, registers: &mut Registers) {
             translation: true,
             cache_maintenance: false,
         } => {
-            let address = if syndrome::is_permission_fault(esr)
-                || errata::has(Errata::STAGE2_FAULT_ADDRESS)
-            {
-                guest::translate(far)
-            } else {
-                Some(syndrome::fault_address(hpfar, far))
-            };
+            let address = guest::abort_address((esr, far, hpfar));
             let Some(address) = address.map(GuestPhysical::new) else {
-                return; // the domain changed its tables meanwhile: the instruction is repeated
+                return; // stage 1 has none, or none any more: the instruction is repeated
             };
             let abort = syndrome::external_abort(esr, far);
             data_abort(member, registers, access, address, abort);

@@ -62,7 +62,14 @@ impl FirmwareCore {
                 translation,
                 cache_maintenance: false,
             } => {
-                let address = syndrome::fault_address(hpfar, far);
+                let address = if translation {
+                    guest::abort_address((esr, far, hpfar))
+                } else {
+                    Some(syndrome::fault_address(hpfar, far))
+                };
+                let Some(address) = address else {
+                    return false; // stage 1 has none: the instruction is repeated
+                };
                 let write = esr & WRITE != 0;
                 let local = address
                     .checked_sub(fw_core_abi::LOCAL_BASE)
