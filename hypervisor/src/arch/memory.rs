@@ -111,6 +111,20 @@ pub fn flush(start: HostPhysical, bytes: u64) {
     }
 }
 
+/// See [`caches::publish_to_device`]. Nothing if it isn't RAM.
+pub fn publish_to_device(start: HostPhysical, bytes: u64, coherent: bool) {
+    if let Some(pointer) = pointer(start, bytes) {
+        caches::publish_to_device(&mut This, pointer as usize, bytes as usize, coherent);
+    }
+}
+
+/// See [`caches::observe_device`]. Nothing if it isn't RAM.
+pub fn observe_device(start: HostPhysical, bytes: u64, coherent: bool) {
+    if let Some(pointer) = pointer(start, bytes) {
+        caches::observe_device(&mut This, pointer as usize, bytes as usize, coherent);
+    }
+}
+
 /// No CPU executes what it fetched of memory that has been given new instructions since, and that was cleaned.
 pub fn forget_instructions() {
     caches::forget_instructions(&mut This);

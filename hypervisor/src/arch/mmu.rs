@@ -14,7 +14,7 @@ use arrayvec::ArrayVec;
 use coproc_core::address::{HostPhysical, PAGE_SIZE};
 use core::cell::UnsafeCell;
 use hypervisor::errata::Errata;
-use hypervisor::processor::stage2;
+use hypervisor::processor::{Dsb, Processor, stage2};
 use platforms::translation::{
     Geometry, Shareability, Stage1Access, Stage1Attributes, TableMemory, TranslationError,
     TranslationTable,
@@ -88,7 +88,7 @@ impl TableMemory for Tables {
     }
 
     fn publish(&mut self, _start: HostPhysical, _bytes: u64) {
-        super::registers::dsb_ishst(); // EL2's walks are cacheable: visible is enough
+        This.dsb(Dsb::Ishst); // EL2's walks are cacheable: visible is enough
     }
 }
 

@@ -1,8 +1,9 @@
 //! Starting the other CPUs: through the firmware, or by the word of memory that they poll.
 
 use super::memory;
+use super::processor::This;
 use coproc_core::address::HostPhysical;
-use core::arch::asm;
+use hypervisor::processor::signals;
 use smccc::{Hvc, Smc, psci};
 
 /// How the firmware is called.
@@ -31,7 +32,6 @@ pub fn release(release: HostPhysical, entry: HostPhysical) -> bool {
     memory::write64(release, entry.get());
     // The CPU may poll with its MMU and caches off.
     memory::clean(release, 8);
-    // SAFETY: an event changes no memory. `clean` ended with a barrier, so whoever wakes sees the word.
-    unsafe { asm!("sev", options(nomem, nostack, preserves_flags)) };
+    signals::wake(&mut This);
     memory::read64(release) == entry.get()
 }

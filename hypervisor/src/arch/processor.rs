@@ -70,7 +70,6 @@ impl Processor for This {
             Dsb::Ish => barrier::dsb(barrier::ISH),
             Dsb::Ishst => barrier::dsb(barrier::ISHST),
             Dsb::Nsh => barrier::dsb(barrier::NSH),
-            Dsb::Nshst => barrier::dsb(barrier::NSHST),
         }
     }
 
@@ -112,6 +111,21 @@ impl Processor for This {
             At::S1E0R => maintain!("at s1e0r", address),
             At::S1E1R => maintain!("at s1e1r", address),
         }
+    }
+
+    #[inline(always)]
+    fn sgi(&mut self, value: u64) {
+        write!("icc_sgi1r_el1", value);
+    }
+
+    #[inline(always)]
+    fn sev(&mut self) {
+        aarch64_cpu::asm::sev();
+    }
+
+    #[inline(always)]
+    fn wfi(&mut self) {
+        aarch64_cpu::asm::wfi();
     }
 
     #[inline(always)]

@@ -1,5 +1,8 @@
 //! System registers that the `aarch64-cpu` crate doesn't have, and barriers.
 
+use super::processor::This;
+use hypervisor::processor::signals;
+
 /// Reads a system register by name.
 macro_rules! read {
     ($name:literal) => {{
@@ -38,16 +41,8 @@ pub fn dsb_sy() {
     aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
 }
 
-/// Waits until all stores before it are complete, for the inner shareable domain.
-#[inline(always)]
-pub fn dsb_ishst() {
-    aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::ISHST);
-}
-
-/// Sleeps until an interrupt is pending, masked or not.
+/// See [`signals::sleep`].
 #[inline(always)]
 pub fn wait_for_interrupt() {
-    // Stores before (a vCPU's state) must be visible to whoever sends the interrupt.
-    dsb_sy();
-    aarch64_cpu::asm::wfi();
+    signals::sleep(&mut This);
 }

@@ -40,6 +40,23 @@ pub fn publish(cpu: &mut impl Processor, start: usize, bytes: usize, coherent: b
     }
 }
 
+/// Makes stores visible to a device, before all later stores and register writes.
+pub fn publish_to_device(cpu: &mut impl Processor, start: usize, bytes: usize, coherent: bool) {
+    if coherent {
+        cpu.dsb(Dsb::Sy); // it may be outside the inner shareable domain
+    } else {
+        clean(cpu, start, bytes);
+    }
+}
+
+/// Makes sure that what a device has written is what is loaded next, after a register has told of it.
+pub fn observe_device(cpu: &mut impl Processor, start: usize, bytes: usize, coherent: bool) {
+    cpu.dsb(Dsb::Sy); // the register was read before the data is, or their lines are forgotten
+    if !coherent {
+        flush(cpu, start, bytes);
+    }
+}
+
 /// No CPU executes what it fetched of memory that has been given new instructions since, and that was cleaned.
 #[inline(always)]
 pub fn forget_instructions(cpu: &mut impl Processor) {

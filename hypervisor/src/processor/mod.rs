@@ -20,6 +20,7 @@
 pub mod caches;
 pub mod controls;
 pub mod faults;
+pub mod signals;
 pub mod stage2;
 pub mod vcpu;
 
@@ -98,8 +99,6 @@ pub enum Dsb {
     Ishst,
     /// Everything, this CPU.
     Nsh,
-    /// Stores, this CPU.
-    Nshst,
 }
 
 /// What a `TLBI` forgets of EL1's and EL0's translation.
@@ -173,6 +172,12 @@ pub trait Processor {
     fn cache_line(&self) -> usize;
     /// `AT`; PAR_EL1 has the result after an [`isb`](Self::isb).
     fn at(&mut self, who: At, address: u64);
+    /// ICC_SGI1R_EL1.
+    fn sgi(&mut self, value: u64);
+    /// `SEV`.
+    fn sev(&mut self);
+    /// `WFI`.
+    fn wfi(&mut self);
     /// VBAR_EL2.
     fn vectors(&mut self, which: Vectors);
 }

@@ -59,7 +59,6 @@ fn forget(cpu: &mut impl Processor, range: Range<u64>) {
 /// This CPU forgets what it knows of the guest that is loaded: translations by any ASID, and instructions. For a vCPU whose ASIDs may mean other
 /// address spaces than those of the one before it, with the same VMID; and for memory that somebody else wrote code to.
 pub fn forget_guest(cpu: &mut impl Processor) {
-    cpu.dsb(Dsb::Nshst); // what this CPU stored is in the tables that it walks next
     cpu.tlbi(Tlbi::VmallE1);
     cpu.ic(Ic::Iallu);
     cpu.dsb(Dsb::Nsh); // both complete ...

@@ -1,8 +1,8 @@
 //! The SMMUv3 driver's way to its hardware, and its interrupts.
 
 use super::{FRAMES, boot, passthrough, sharing};
+use crate::arch::memory;
 use crate::arch::mmio::Region;
-use crate::arch::{memory, registers};
 use coproc_core::address::HostPhysical;
 use coproc_core::register::Width;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -47,17 +47,11 @@ impl SmmuBus for Bus {
     }
 
     fn publish(&mut self, start: HostPhysical, bytes: u64, coherent: bool) {
-        if !coherent {
-            memory::clean(start, bytes);
-        }
-        registers::dsb_sy(); // the SMMU may be outside the inner shareable domain
+        memory::publish_to_device(start, bytes, coherent);
     }
 
     fn observe(&mut self, start: HostPhysical, bytes: u64, coherent: bool) {
-        registers::dsb_sy(); // the register that told of the data was read before the data is
-        if !coherent {
-            memory::flush(start, bytes);
-        }
+        memory::observe_device(start, bytes, coherent);
     }
 }
 

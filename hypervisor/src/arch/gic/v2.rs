@@ -13,11 +13,13 @@ use super::shared::{
 use super::{GicError, KICK, PRIORITY};
 use crate::arch::cpu::MAX_CPUS;
 use crate::arch::mmio::Region;
-use crate::arch::registers::{dsb_ishst, dsb_sy};
+use crate::arch::processor::This;
+use crate::arch::registers::dsb_sy;
 use arrayvec::ArrayVec;
 use coproc_core::address::HostPhysical;
 use coproc_core::register::Width;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use hypervisor::processor::signals;
 use hypervisor::vgic::{CpuInterface, Entry, ListRegisters, Maintenance, interface_pages};
 use spin::Once;
 
@@ -257,7 +259,7 @@ pub fn deactivate(intid: u32) {
 #[cold]
 pub fn kick(affinity: u64) {
     if let (Some(known), Some(target)) = (KNOWN.get(), target(affinity)) {
-        dsb_ishst(); // what the kick is about is visible before it arrives
+        signals::before(&mut This);
         let value = u32::from(target) << 16 | KICK;
         known.parts.distributor.write32(GICD_SGIR, value);
     }

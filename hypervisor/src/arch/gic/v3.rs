@@ -6,12 +6,14 @@
 use super::shared::is_shared;
 use super::{GicError, KICK, PRIORITY};
 use crate::arch::mmio::Region;
-use crate::arch::registers::{dsb_ishst, isb, read, write};
+use crate::arch::processor::This;
+use crate::arch::registers::{isb, read, write};
 use arm_gic::gicv3::registers::{Gicd, GicrSgi};
-use arm_gic::gicv3::{GicDistributor, GicRedistributor, Group, SgiTarget, SgiTargetGroup};
+use arm_gic::gicv3::{GicDistributor, GicRedistributor, Group};
 use arm_gic::{IntId, InterruptGroup, Trigger};
 use coproc_core::register::Width;
 use core::ptr::NonNull;
+use hypervisor::processor::signals;
 use safe_mmio::UniqueMmioPointer;
 
 /// Bytes of one redistributor: control and SGI frames (GICv3).
@@ -206,20 +208,8 @@ pub fn deactivate(intid: u32) {
     isb(); // inactive before its source is looked at again
 }
 
-/// Sends [`KICK`] to the CPU with this affinity.
+/// Sends [`KICK`] to the CPU with this affinity. In one place: inlined, it costs its callers registers whether they kick or not.
+#[inline(never)]
 pub fn kick(affinity: u64) {
-    dsb_ishst(); // what the kick is about is visible before it arrives
-    let target = SgiTarget::List {
-        affinity3: (affinity >> 32) as u8,
-        affinity2: (affinity >> 16) as u8,
-        affinity1: (affinity >> 8) as u8,
-        target_list: 1 << (affinity & 0xf),
-    };
-    // An error means that KICK isn't an SGI, which it is.
-    let _ = arm_gic::gicv3::GicCpuInterface::send_sgi(
-        IntId::sgi(KICK),
-        target,
-        SgiTargetGroup::CurrentGroup1,
-    );
-    isb(); // sent before what follows, for instance sleeping
+    signals::send(&mut This, affinity, KICK);
 }

@@ -25,6 +25,10 @@ struct Line {
 #[derive(Clone, Default)]
 pub struct Caches {
     lines: BTreeMap<usize, Line>,
+    /// Lines that a device has written: whether this CPU's caches have what was there before.
+    written: BTreeMap<usize, Held>,
+    /// A load may be made before the device's register was read, whatever the program says.
+    early: bool,
     /// This CPU may have fetched old contents that it hasn't executed yet.
     fetched: bool,
 }
@@ -40,7 +44,18 @@ impl Caches {
                 self.lines.insert(address & !(LINE - 1), line);
                 self.fetched = true;
             }
-            Step::Dc(_, address) => {
+            Step::Written(address, coherent) => {
+                let old = if coherent { Held::Gone } else { Held::Here };
+                self.written.insert(address & !(LINE - 1), old);
+                self.early = true;
+            }
+            Step::Dc(operation, address) => {
+                if let Some(old) = self.written.get_mut(&(address & !(LINE - 1)))
+                    && operation == Dc::CleanInvalidate
+                    && !self.early
+                {
+                    old.leave();
+                }
                 if let Some(line) = self.lines.get_mut(&(address & !(LINE - 1)))
                     && line.data == Data::Dirty
                 {
@@ -70,6 +85,10 @@ impl Caches {
     }
 
     fn complete(&mut self, dsb: Dsb) {
+        if dsb == Dsb::Sy {
+            self.early = false;
+            self.written.values_mut().for_each(Held::complete);
+        }
         for line in self.lines.values_mut() {
             // A device, or a CPU whose caches are off, isn't in the inner shareable domain.
             if dsb == Dsb::Sy && line.data == Data::Leaving {
@@ -83,6 +102,16 @@ impl Caches {
                     line.old[1].complete();
                 }
             }
+        }
+    }
+
+    pub fn observed(&self) -> Result<(), String> {
+        if self.early {
+            return Err("data may be loaded before the register that tells of it".into());
+        }
+        match self.written.iter().find(|(_, old)| **old != Held::Gone) {
+            Some((at, _)) => Err(alloc::format!("{at:#x} is loaded as it was before")),
+            None => Ok(()),
         }
     }
 

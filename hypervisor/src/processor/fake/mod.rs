@@ -5,6 +5,7 @@
 
 mod caches;
 mod registers;
+mod signals;
 mod tlb;
 
 use super::*;
@@ -27,8 +28,17 @@ pub enum Step {
     Dc(Dc, usize),
     At(At, u64),
     Vectors(Vectors),
+    Sgi(u64),
+    Sev,
+    Wfi,
+    /// EL2 has stored what another CPU is to see.
+    Left,
     /// EL2 has stored to the cache line with this address.
     Stored(usize),
+    /// A device that isn't coherent, or is, has written to the line with this address, and a register has just told of it.
+    Written(usize, bool),
+    /// Another vCPU of the guest with this VTTBR_EL2 has run on this CPU, with other address spaces by the same ASIDs.
+    Shared(u64),
     /// EL2 has taken a range of pages out of a guest's tables, which are changed in this CPU's caches alone: first page, end, VTTBR_EL2.
     Unmapped(u64, u64, u64),
 }
@@ -39,6 +49,7 @@ pub struct Model {
     pub registers: Registers,
     tlb: tlb::Tlb,
     caches: caches::Caches,
+    signals: signals::Signals,
 }
 
 /// Where a translation, a line or an instruction is remembered, until it is forgotten.
@@ -74,7 +85,7 @@ fn completes(dsb: Dsb) -> Option<bool> {
     match dsb {
         Dsb::Sy | Dsb::Ish => Some(true),
         Dsb::Nsh => Some(false),
-        Dsb::Ishst | Dsb::Nshst => None,
+        Dsb::Ishst => None,
     }
 }
 
@@ -85,6 +96,7 @@ impl Model {
         self.registers.step(step);
         self.tlb.step(step, vttbr);
         self.caches.step(step);
+        self.signals.step(step);
     }
 
     /// A guest runs: all registers are its own and in force, what this CPU runs it under, too, and no TLB entry is wrong.
@@ -102,9 +114,19 @@ impl Model {
         self.caches.in_memory()
     }
 
+    /// What a device has written is what EL2 loads.
+    pub fn observed(&self) -> Result<(), String> {
+        self.caches.observed()
+    }
+
     /// CPUs execute what was stored: this one, and all of them.
     pub fn executes(&self, everywhere: bool) -> Result<(), String> {
         self.caches.executes(everywhere)
+    }
+
+    /// Another CPU was told, or can tell this one, and sees what it is about.
+    pub fn told(&self) -> Result<(), String> {
+        self.signals.told()
     }
 
     /// Nothing that was written isn't in force yet.
@@ -186,6 +208,18 @@ impl Processor for Fake {
         self.step(Step::At(who, address));
     }
 
+    fn sgi(&mut self, value: u64) {
+        self.step(Step::Sgi(value));
+    }
+
+    fn sev(&mut self) {
+        self.step(Step::Sev);
+    }
+
+    fn wfi(&mut self) {
+        self.step(Step::Wfi);
+    }
+
     fn vectors(&mut self, which: Vectors) {
         self.step(Step::Vectors(which));
     }
@@ -207,7 +241,13 @@ pub fn prove(sequences: &[(Fake, Rule<'_>)]) {
         // What happens besides, and reads, aren't the sequence's to leave out.
         if matches!(
             step,
-            Step::Stored(_) | Step::Unmapped(..) | Step::Read(_) | Step::At(..)
+            Step::Stored(_)
+                | Step::Left
+                | Step::Written(..)
+                | Step::Shared(_)
+                | Step::Unmapped(..)
+                | Step::Read(_)
+                | Step::At(..)
         ) {
             continue;
         }

@@ -15,6 +15,8 @@ struct Page {
 #[derive(Clone, Default)]
 pub struct Tlb {
     pages: BTreeMap<u64, Page>,
+    /// What this CPU has of another address space, by this one's VMID and ASID.
+    other: Held,
     /// Whose pages.
     vttbr: u64,
     /// This CPU may have fetched or begun something by an entry that is gone.
@@ -40,11 +42,19 @@ impl Tlb {
                 self.vttbr = whose;
                 self.begun = true;
             }
+            Step::Shared(whose) => {
+                self.other = Held::Here;
+                self.vttbr = whose;
+                self.begun = true;
+            }
             Step::Tlbi(which) if which == Tlbi::AllE1 || vttbr == Some(self.vttbr) => {
                 self.forget(which);
             }
             Step::Dsb(dsb) => {
                 self.incomplete &= completes(dsb).is_none();
+                if completes(dsb).is_some() {
+                    self.other.complete();
+                }
                 for page in self.pages.values_mut() {
                     page.visible &= !matches!(dsb, Dsb::Sy | Dsb::Ish | Dsb::Ishst);
                     for (cpu, everywhere) in [(0, false), (1, true)] {
@@ -71,6 +81,9 @@ impl Tlb {
     }
 
     fn forget(&mut self, which: Tlbi) {
+        if !matches!(which, Tlbi::IpaS2E1Is(_)) {
+            self.other.leave();
+        }
         for (number, page) in &mut self.pages {
             let cpus = match which {
                 Tlbi::AllE1 | Tlbi::VmallE1 => 1,
@@ -93,9 +106,10 @@ impl Tlb {
 
     fn remembered(&self) -> bool {
         let held = |held: &Held| *held != Held::Gone;
-        self.pages.values().any(|page| {
+        let used = |page: &Page| {
             page.visible || page.stage2.iter().any(held) || page.combined.iter().any(held)
-        })
+        };
+        held(&self.other) || self.pages.values().any(used)
     }
 
     pub fn unused(&self) -> Result<(), String> {
