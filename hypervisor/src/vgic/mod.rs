@@ -370,7 +370,11 @@ impl Vgic {
             return Kicks::NONE;
         };
         bank.latch_hardware(n, physical_intid as u16);
-        self.resync(index, bit(n)) | self.refresh(index)
+        if bank.listed & bit(n) != 0 {
+            // Nobody wants what is listed: the rest is computed when it is taken back.
+            return self.resync(index, bit(n));
+        }
+        self.refresh(index)
     }
 
     /// The level of a private interrupt's physical source is low: unless the guest has taken it, it isn't pending any more, and the
