@@ -6,8 +6,11 @@
 
 use super::mmu::DIRECT_BASE;
 use super::processor::This;
+use super::registers::read;
 use arrayvec::ArrayVec;
 use coproc_core::address::HostPhysical;
+use core::arch::asm;
+use hypervisor::memory::blocks;
 use hypervisor::processor::caches;
 use spin::Once;
 
@@ -58,9 +61,29 @@ pub fn zero(start: HostPhysical, bytes: u64) -> bool {
     let Some(pointer) = pointer(start, bytes) else {
         return false;
     };
-    // SAFETY: the range is mapped RAM in which no Rust object lives.
-    unsafe { core::ptr::write_bytes(pointer, 0, bytes as usize) };
+    let (begin, bytes) = (pointer as usize, bytes as usize);
+    let end = begin.saturating_add(bytes);
+    let Some(block) = blocks::zeroed_at_once(read!("dczid_el0")) else {
+        clear(begin, end);
+        return true;
+    };
+    let whole = blocks::whole(begin, bytes, block);
+    clear(begin, whole.start);
+    let mut at = whole.start;
+    while at < whole.end {
+        // SAFETY: a store of zeroes to the block at `at`, which is within mapped RAM in which no Rust object lives.
+        unsafe { asm!("dc zva, {}", in(reg) at, options(nostack, preserves_flags)) };
+        at = at.wrapping_add(block);
+    }
+    clear(whole.end, end);
     true
+}
+
+/// Fills what `pointer` said to be RAM with zeroes, by stores.
+fn clear(begin: usize, end: usize) {
+    let bytes = end.saturating_sub(begin);
+    // SAFETY: `zero` got the range from `pointer`: mapped RAM in which no Rust object lives.
+    unsafe { core::ptr::write_bytes(begin as *mut u8, 0, bytes) };
 }
 
 /// Copies `data` to RAM. Returns whether the range was RAM.

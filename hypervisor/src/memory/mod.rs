@@ -1,3 +1,4 @@
-//! Memory of the machine: who has which frame.
+//! Memory of the machine: who has which frame, and how it is scrubbed.
 
+pub mod blocks;
 pub mod frames;

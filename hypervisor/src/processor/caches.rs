@@ -22,11 +22,14 @@ pub fn flush(cpu: &mut impl Processor, start: usize, bytes: usize) {
 #[inline(always)]
 fn each_line(cpu: &mut impl Processor, operation: Dc, start: usize, bytes: usize) {
     let line = cpu.cache_line().max(1);
-    let end = start.saturating_add(bytes);
     let mut at = start & !line.wrapping_sub(1);
-    while at < end {
+    let lines = start
+        .saturating_add(bytes)
+        .saturating_sub(at)
+        .div_ceil(line);
+    for _ in 0..lines {
         cpu.dc(operation, at);
-        at = at.saturating_add(line);
+        at = at.wrapping_add(line);
     }
 }
 
