@@ -39,16 +39,26 @@ pub fn serve() {
         let Some(intid) = gic::acknowledge() else {
             return;
         };
-        let linked = serve_one(intid);
-        gic::drop_priority(intid);
-        if !linked {
-            gic::deactivate(intid);
-        }
+        serve_one(intid);
     }
 }
 
-/// Serves one interrupt; returns whether the guest is to deactivate it.
-fn serve_one(intid: u32) -> bool {
+/// Serves one interrupt, to its priority drop. What stays active then is the guest's to deactivate. Not part of the loop, which is then short,
+/// and ends sooner.
+#[inline(never)]
+fn serve_one(intid: u32) {
+    let linked = match intid {
+        0..32 => serve_private(intid),
+        _ => passthrough::interrupt(intid).unwrap_or_else(|| serve_shared(intid)),
+    };
+    gic::drop_priority(intid);
+    if !linked {
+        gic::deactivate(intid);
+    }
+}
+
+/// Returns whether the guest is to deactivate it.
+fn serve_private(intid: u32) -> bool {
     if intid == gic::KICK {
         // What it is about was marked before: every way to a guest looks at it.
     } else if intid == VIRTUAL_TIMER.load(Ordering::Relaxed) {
@@ -61,16 +71,26 @@ fn serve_one(intid: u32) -> bool {
             member.vcpu.demand_attention();
             schedule::synchronise(member);
         }
-    } else if intid == UART.load(Ordering::Relaxed) {
-        console::receive();
-    } else if !sharing::interrupt(intid) {
-        let linked = passthrough::interrupt(intid);
-        if linked.is_none() {
-            log::warn!("interrupt {intid} has no handler; it stays enabled in nobody's name");
-        }
-        return linked == Some(true);
+    } else {
+        nobodys(intid);
     }
     false
+}
+
+/// Likewise: EL2's own devices, and those that are shared.
+#[inline(never)]
+fn serve_shared(intid: u32) -> bool {
+    if intid == UART.load(Ordering::Relaxed) {
+        console::receive();
+    } else if !sharing::interrupt(intid) {
+        nobodys(intid);
+    }
+    false
+}
+
+#[cold]
+fn nobodys(intid: u32) {
+    log::warn!("interrupt {intid} has no handler; it stays enabled in nobody's name");
 }
 
 fn virtual_timer_fired(intid: u32) -> bool {
