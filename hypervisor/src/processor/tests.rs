@@ -1,5 +1,7 @@
 //! DESIGN.md's hardware rules, each a test: kept, and by every step of its sequence ([`prove`]).
 
+mod break_before_make;
+
 use super::fake::{Fake, Guest, LINE, Model, Rule, Step, prove};
 use super::vcpu::{MMU, Place, SWITCHED, Vcpu};
 use super::*;
