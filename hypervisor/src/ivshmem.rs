@@ -24,17 +24,13 @@ use coproc_core::register::Width;
 pub const REGISTERS: u8 = 0;
 /// BAR of the memory.
 pub const MEMORY: u8 = 2;
-/// Smallest memory: a page, which is what can be mapped.
-pub const SMALLEST: u64 = 4096;
-/// Largest memory in bytes.
-pub const LARGEST: u64 = 1 << 30;
 
 const INTERRUPT_MASK: u64 = 0;
 const INTERRUPT_STATUS: u64 = 4;
 const POSITION: u64 = 8;
 const DOORBELL: u64 = 12;
 
-/// The function's header, for `size` bytes of memory: a power of two of at least [`SMALLEST`].
+/// The function's header, for `size` bytes of memory: a power of two of at least [`SMALLEST`](crate::config::shared_memory::SMALLEST).
 pub const fn description(size: u64) -> FunctionDescription {
     let registers = Bar {
         size: 256,
@@ -121,6 +117,7 @@ impl Registers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::shared_memory::{LARGEST, SMALLEST};
 
     fn get(end: &mut Registers, offset: u64) -> u64 {
         end.read(offset, Width::Word)

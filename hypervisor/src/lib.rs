@@ -4,27 +4,21 @@
 //!
 //! Parsing, emulation, bookkeeping: safe code that runs in host tests as it runs at EL2. The half that
 //! touches hardware is the binary (`main.rs`): `arch` has everything unsafe, `system` puts the two together.
+//! What none of its paths runs often is in a crate of its own, which is compiled for size, and stands here under its names.
 
 extern crate alloc;
 
-pub mod config;
-pub mod console;
-pub mod devicetree;
-pub mod errata;
-pub mod flash;
-pub mod fw_cfg;
-pub mod guest_tree;
-pub mod image;
 #[cfg(feature = "fault-injection")]
-pub mod injection;
+pub use control_plane::injection;
+pub use control_plane::{
+    config, console, devicetree, errata, flash, fw_cfg, guest_tree, image, lifecycle, memory,
+    passthrough, trace,
+};
+
 pub mod ivshmem;
-pub mod lifecycle;
-pub mod memory;
-pub mod passthrough;
 pub mod physical_timer;
 pub mod processor;
 pub mod psci;
-pub mod trace;
 pub mod trap;
 pub mod v2m;
 pub mod vcpu_schedule;

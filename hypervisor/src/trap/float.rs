@@ -84,6 +84,7 @@ impl Unit {
         true
     }
 
+    #[inline]
     fn open<R: Registers>(&mut self, registers: &mut R, saved: &Saved<R::Area>) {
         registers.set_trapped(false);
         if saved.name == 0 || saved.name != self.held {

@@ -2,8 +2,7 @@
 
 use core::ops::{BitAnd, BitOr, BitOrAssign};
 
-/// Most CPUs that there can be.
-pub const MAX_CPUS: usize = 8;
+pub use crate::config::pools::MAX_CPUS;
 
 /// A set of CPUs by their numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

@@ -21,7 +21,7 @@ use sched_algos::bandwidth::{Reserve, WHOLE, part};
 use sched_algos::heap::Heap;
 
 /// Its name in the device tree.
-pub const NAME: &str = "deadline";
+pub const NAME: &str = crate::config::pools::algorithm::DEADLINE;
 /// What two switches of vCPUs, in and out, cost at most; counted to every budget at admission.
 pub const SWITCHING: Duration = Duration::from_micros(50);
 
@@ -39,6 +39,7 @@ struct Server {
 
 impl Server {
     /// A new budget, if the old one is used up and its time over.
+    #[inline]
     fn refill(&mut self, now: Instant) {
         if self.left > Duration::ZERO || self.deadline > now {
             return;
@@ -144,6 +145,7 @@ impl Deadline {
     }
 
     /// Its deadline, if it has a budget to use on this CPU.
+    #[inline]
     fn urgent(&self, who: VcpuId, cpu: usize) -> Option<Instant> {
         let server = self.server(who)?;
         (server.home == cpu && server.left > Duration::ZERO).then_some(server.deadline)

@@ -170,8 +170,7 @@ pub trait VcpuAlgorithm: Send {
     }
 }
 
-/// Every algorithm, by its name in the device tree.
-pub const NAMES: [&str; 3] = [weighted::NAME, deadline::NAME, null::NAME];
+pub use crate::config::pools::algorithm::NAMES;
 
 /// Makes an algorithm for a pool with these CPUs, by its exact name.
 pub fn by_name(name: &str, cpus: CpuSet) -> Option<Box<dyn VcpuAlgorithm>> {

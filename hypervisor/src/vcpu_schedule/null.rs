@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use coproc_core::time::{Duration, Instant};
 
 /// Its name in the device tree.
-pub const NAME: &str = "null";
+pub const NAME: &str = crate::config::pools::algorithm::NULL;
 
 /// One owner for each CPU.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ impl Null {
         affinity.unwrap_or(CpuSet::NONE) & self.cpus
     }
 
+    #[inline]
     fn home(&self, who: VcpuId) -> Option<usize> {
         self.owners.iter().position(|owner| *owner == Some(who))
     }

@@ -305,6 +305,7 @@ impl Pool {
     }
 
     /// Idle CPUs take what they may run since the last change of rules.
+    #[inline]
     fn place_again(&mut self, now: Instant) -> CpuSet {
         let mut kick = CpuSet::NONE;
         for slot in 0..self.entries.len() {
@@ -321,6 +322,7 @@ impl Pool {
     }
 
     /// The CPUs with a vCPU that may not be there any more.
+    #[inline]
     fn misplaced(&self) -> CpuSet {
         let seats = self.seats.iter().enumerate();
         seats
@@ -414,6 +416,7 @@ impl Pool {
     }
 
     /// Gives a CPU to a vCPU that is in no queue.
+    #[inline]
     fn occupy(&mut self, cpu: usize, who: VcpuId, now: Instant) {
         let loaded = self.seats.get(cpu).and_then(|seat| seat.loaded);
         if let Some(entry) = self.entry_mut(who) {
@@ -439,12 +442,14 @@ impl Pool {
         }
     }
 
+    #[inline]
     fn charge_all(&mut self, cpus: CpuSet, now: Instant) {
         for cpu in cpus.iter() {
             self.charge(cpu, now);
         }
     }
 
+    #[inline]
     fn charge(&mut self, cpu: usize, now: Instant) {
         let Some(seat) = self.seats.get_mut(cpu) else {
             return;
@@ -634,6 +639,7 @@ impl Pool {
     }
 
     /// When this CPU has to be interrupted: by the end of a turn, an event of the algorithm, or a virtual timer that it looks after.
+    #[inline]
     pub fn next_event(&self, cpu: usize) -> Option<Instant> {
         let seat = self.seats.get(cpu)?;
         let timer = seat

@@ -71,6 +71,7 @@ impl<K: Ord + Copy> Ready<K> {
         }
     }
 
+    #[inline]
     fn heap(&mut self, who: VcpuId) -> Option<&mut Heap<K>> {
         let class = self.class_of.get(who.slot()).copied().flatten()?;
         self.classes.get_mut(class).map(|(_, heap)| heap)
@@ -89,6 +90,7 @@ impl<K: Ord + Copy> Ready<K> {
     }
 
     /// The best for this CPU.
+    #[inline]
     pub(super) fn best(&self, cpu: usize) -> Option<(K, VcpuId)> {
         self.classes
             .iter()

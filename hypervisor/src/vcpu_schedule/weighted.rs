@@ -21,7 +21,7 @@ use coproc_core::time::{Duration, Instant};
 use sched_algos::fair::{Clock, Virtual, check_weight, scaled};
 
 /// Its name in the device tree.
-pub const NAME: &str = "weighted";
+pub const NAME: &str = crate::config::pools::algorithm::WEIGHTED;
 /// A turn while others wait.
 pub const SLICE: Duration = Duration::from_millis(5);
 /// Being ahead by less than this is no reason to take a CPU from somebody.
@@ -74,6 +74,7 @@ impl Weighted {
     }
 
     /// Whether somebody waits for this CPU.
+    #[inline]
     pub(super) fn waits(&self, cpu: usize) -> bool {
         self.ready.best(cpu).is_some()
     }

@@ -179,6 +179,7 @@ impl Bank {
     }
 
     /// The shared rest of a clear-active write: level sources to sample, holders to forget.
+    #[inline]
     pub fn clear_active(&mut self, bits: u32) {
         self.resample |= self.active & bits & self.sampled();
         self.active &= !bits;
@@ -191,6 +192,7 @@ impl Bank {
 
     /// After any change: what vCPUs should take, whichever. A physical interrupt whose virtual one is neither pending nor active any more can
     /// only be deactivated by EL2.
+    #[inline]
     pub fn settle(&mut self, groups: Groups) -> Wanted {
         let lost = self.hardware & !(self.latch | self.active | self.listed);
         if lost != 0 {

@@ -64,6 +64,7 @@ mod tests;
 #[cfg(test)]
 mod v2_tests;
 
+pub use crate::guest_tree::GicVersion as Version;
 pub use gich::interface_pages;
 pub use kicks::Kicks;
 pub use list::{CpuInterface, Entry, ListRegisters, MAX_LISTS, Maintenance};
@@ -72,16 +73,6 @@ pub use transfer::Deactivated;
 
 use alloc::vec::Vec;
 use bank::{Bank, Bits, Groups, Wanted, bit};
-
-/// Version of the architecture.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum Version {
-    /// GICv2: distributor and a memory-mapped CPU interface.
-    V2,
-    /// GICv3: distributor, redistributors, and system registers.
-    #[default]
-    V3,
-}
 
 /// Most vCPUs of one domain.
 pub const MAX_VCPUS: usize = 8;
@@ -208,6 +199,7 @@ impl Vgic {
     }
 
     /// Index of the bank of INTIDs 32·`word` and up, as `vcpu` sees it.
+    #[inline]
     fn index(&self, vcpu: usize, word: usize) -> Option<usize> {
         let index = match word.checked_sub(1) {
             None if vcpu < self.cpus.len() => vcpu,
@@ -218,6 +210,7 @@ impl Vgic {
     }
 
     /// Bank index and bit number of an interrupt, as `vcpu` sees it.
+    #[inline]
     fn find(&self, vcpu: usize, intid: u32) -> Option<(usize, u32)> {
         let index = self.index(vcpu, (intid >> 5) as usize)?;
         Some((index, intid & 31))

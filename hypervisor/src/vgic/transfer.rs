@@ -226,6 +226,7 @@ impl Vgic {
         kicks.without(vcpu)
     }
 
+    #[inline]
     fn drain(&mut self, vcpu: usize, word: u32, deactivated: &mut impl FnMut(Deactivated)) {
         let index = self.index(vcpu, word as usize);
         let Some(bank) = index.and_then(|index| self.banks.get_mut(index)) else {

@@ -86,6 +86,7 @@ impl Legacy {
     }
 
     /// A list register was taken back, and what it was filled for is pending still.
+    #[inline]
     pub fn returned(&mut self, vcpu: usize, entry: Entry) {
         let sgis = self.sgis.get_mut(vcpu);
         if let Some(sources) = sgis.and_then(|sgis| sgis.sources.get_mut(entry.intid() as usize)) {

@@ -6,8 +6,7 @@ use coproc_core::register::Width;
 use super::description::{BARS, DescriptionError, FunctionDescription};
 use super::header::{VirtualFunction, offset};
 
-/// Number of slots (device numbers) on a bus.
-pub const SLOTS: usize = 32;
+pub use crate::guest_tree::layout::PCI_SLOTS as SLOTS;
 
 /// A range of guest physical addresses that the bridge forwards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,6 +181,7 @@ impl VirtualBus {
     }
 
     /// The first slot that is reserved and empty.
+    #[inline]
     pub fn reserved(&self) -> Option<u8> {
         let position = self
             .slots
@@ -242,6 +242,7 @@ impl VirtualBus {
     }
 
     /// Where BAR `bar` of `slot` decodes, if it does.
+    #[inline]
     pub fn bar_address(&self, slot: u8, bar: u8) -> Option<u64> {
         let mut mappings = self.mappings.iter();
         let mapping = mappings.find(|mapping| mapping.slot == slot && mapping.bar == bar)?;
@@ -249,6 +250,7 @@ impl VirtualBus {
     }
 
     /// The slot, BAR and offset within it that `address` belongs to.
+    #[inline]
     pub fn find(&self, address: u64) -> Option<(u8, u8, u64)> {
         let after = self
             .mappings

@@ -25,8 +25,6 @@ use crate::config::Passed;
 use crate::devicetree::Region;
 use crate::flash;
 use crate::passthrough::{Full, Place, plan};
-use crate::vgic::Version;
-use crate::vpci::SLOTS;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -35,8 +33,8 @@ use entropy::seeds::Seeds;
 use layout::{
     CPU_LIMIT, ECAM_BASE, ECAM_SIZE, FLASH_BASE, FW_CFG_BASE, FW_CFG_SIZE, GICC_BASE, GICC_SIZE,
     GICD_BASE, GICD_SIZE, GICR_BASE, GICR_SIZE, PCI_INTX_SPI, PCI_IO_BASE, PCI_IO_SIZE,
-    PCI_MEM32_BASE, PCI_MEM32_SIZE, PCI_MEM64_BASE, PCI_MEM64_SIZE, RAM_BASE, RAM_END, RTC_BASE,
-    RTC_SIZE, RTC_SPI, TIMER_HYPERVISOR_PPI, TIMER_PHYSICAL_PPI, TIMER_SECURE_PPI,
+    PCI_MEM32_BASE, PCI_MEM32_SIZE, PCI_MEM64_BASE, PCI_MEM64_SIZE, PCI_SLOTS, RAM_BASE, RAM_END,
+    RTC_BASE, RTC_SIZE, RTC_SPI, TIMER_HYPERVISOR_PPI, TIMER_PHYSICAL_PPI, TIMER_SECURE_PPI,
     TIMER_VIRTUAL_PPI, UART_BASE, UART_CLOCK_HZ, UART_SIZE, UART_SPI, V2M_BASE, V2M_SIZE,
     WATCHDOG_BASE, WATCHDOG_FRAME, WATCHDOG_SPI,
 };
@@ -49,13 +47,23 @@ const SPI: u32 = 0;
 const PPI: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
 
+/// Version of the interrupt controller's architecture.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum GicVersion {
+    /// GICv2: distributor and a memory-mapped CPU interface.
+    V2,
+    /// GICv3: distributor, redistributors, and system registers.
+    #[default]
+    V3,
+}
+
 /// What differs between domains.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GuestTree<'a> {
     /// Size of RAM in bytes; it begins at [`layout::RAM_BASE`].
     pub memory: u64,
     /// Version of the interrupt controller.
-    pub gic: Version,
+    pub gic: GicVersion,
     /// Number of vCPUs, 1 to 8; vCPU n has MPIDR Aff0 = n.
     pub cpus: u32,
     /// Whether there is a PL011.
@@ -240,8 +248,8 @@ fn timer(fdt: &mut FdtWriter, guest: &GuestTree<'_>) -> Result<(), Error> {
     ];
     // A GICv2's specifier says whose they are, too (bits 15:8).
     let flags = match guest.gic {
-        Version::V2 => LEVEL_HIGH | (!u32::MAX.wrapping_shl(guest.cpus) & 0xff) << 8,
-        Version::V3 => LEVEL_HIGH,
+        GicVersion::V2 => LEVEL_HIGH | (!u32::MAX.wrapping_shl(guest.cpus) & 0xff) << 8,
+        GicVersion::V3 => LEVEL_HIGH,
     };
     let cells: Vec<u32> = ppis.iter().flat_map(|ppi| [PPI, *ppi, flags]).collect();
     fdt.property_array_u32("interrupts", &cells)?;
@@ -253,8 +261,8 @@ fn timer(fdt: &mut FdtWriter, guest: &GuestTree<'_>) -> Result<(), Error> {
 fn gic(fdt: &mut FdtWriter, guest: &GuestTree<'_>) -> Result<(), Error> {
     let node = fdt.begin_node(&format!("intc@{GICD_BASE:x}"))?;
     let compatible = match guest.gic {
-        Version::V2 => "arm,cortex-a15-gic",
-        Version::V3 => "arm,gic-v3",
+        GicVersion::V2 => "arm,cortex-a15-gic",
+        GicVersion::V3 => "arm,gic-v3",
     };
     fdt.property_string("compatible", compatible)?;
     fdt.property_null("interrupt-controller")?;
@@ -263,10 +271,10 @@ fn gic(fdt: &mut FdtWriter, guest: &GuestTree<'_>) -> Result<(), Error> {
     fdt.property_u32("#size-cells", 2)?;
     fdt.property_null("ranges")?;
     match guest.gic {
-        Version::V2 => {
+        GicVersion::V2 => {
             fdt.property_array_u64("reg", &[GICD_BASE, GICD_SIZE, GICC_BASE, GICC_SIZE])?;
         }
-        Version::V3 => {
+        GicVersion::V3 => {
             fdt.property_u32("#redistributor-regions", 1)?;
             let redistributors = GICR_SIZE.saturating_mul(u64::from(guest.cpus));
             fdt.property_array_u64("reg", &[GICD_BASE, GICD_SIZE, GICR_BASE, redistributors])?;
@@ -376,7 +384,7 @@ fn pcie(fdt: &mut FdtWriter, places: &[Place]) -> Result<(), Error> {
         place.and_then(|place| place.spis.first().copied())
     };
     let devices = match places.iter().any(|place| place.slot.is_some()) {
-        true => SLOTS as u32,
+        true => PCI_SLOTS as u32,
         false => 4,
     };
     let mask = devices.wrapping_sub(1) << 11;

@@ -17,7 +17,7 @@ fn full() -> GuestTree<'static> {
     GuestTree {
         memory: 256 << 20,
         cpus: 2,
-        gic: Version::V3,
+        gic: GicVersion::V3,
         uart: true,
         flash: true,
         pci: true,
@@ -111,15 +111,15 @@ fn the_machine_reads_as_the_layout_says() {
 /// Every node that we write is in QEMU's tree too, and every property that we write has QEMU's value, but for those here.
 #[test]
 fn nothing_differs_from_qemu_but_what_must() {
-    compare(Version::V3, QEMU_GICV3);
+    compare(GicVersion::V3, QEMU_GICV3);
 }
 
 #[test]
 fn nothing_differs_from_qemu_with_a_gicv2() {
-    compare(Version::V2, QEMU_GICV2);
+    compare(GicVersion::V2, QEMU_GICV2);
 }
 
-fn compare(gic: Version, qemu: &[u8]) {
+fn compare(gic: GicVersion, qemu: &[u8]) {
     let differs = [
         ("/", "interrupt-parent"),
         ("/chosen", ""),

@@ -6,11 +6,15 @@
 use super::coprocs::{keep, unknown};
 use super::domains::{DomainConfig, Rejected};
 use crate::devicetree::{Error, Node, Tree};
-use crate::ivshmem;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use coproc_core::id::DomainId;
+
+/// Smallest memory: a page, which is what can be mapped.
+pub const SMALLEST: u64 = 4096;
+/// Largest memory in bytes.
+pub const LARGEST: u64 = 1 << 30;
 
 const COMPATIBLE: &str = "baton,shared-memory";
 const PROPERTIES: &[&str] = &[
@@ -74,7 +78,7 @@ fn size(node: &Node<'_>) -> Result<u64, Error> {
             .error(format!("{} bytes", property.value().len()), EXPECTED)
             .remedy("write <0 0x100000> for 1 MiB"));
     };
-    if size.is_power_of_two() && (ivshmem::SMALLEST..=ivshmem::LARGEST).contains(&size) {
+    if size.is_power_of_two() && (SMALLEST..=LARGEST).contains(&size) {
         Ok(size)
     } else {
         Err(property.error(format!("{size:#x}"), EXPECTED))

@@ -23,9 +23,8 @@ pub use line::{Arrival, Line};
 
 use crate::config::Passed;
 use crate::guest_tree::layout::{
-    PASSTHROUGH_BASE, PASSTHROUGH_SIZE, PASSTHROUGH_SPI, PASSTHROUGH_SPIS,
+    PASSTHROUGH_BASE, PASSTHROUGH_SIZE, PASSTHROUGH_SPI, PASSTHROUGH_SPIS, PCI_SLOTS,
 };
-use crate::vpci::SLOTS;
 use alloc::vec::Vec;
 use coproc_core::address::{HostPhysical, PAGE_SIZE};
 
@@ -78,7 +77,7 @@ pub fn plan(devices: &[Passed]) -> Result<Vec<Place>, Full> {
     let mut next = PASSTHROUGH_BASE;
     let end = PASSTHROUGH_BASE.saturating_add(PASSTHROUGH_SIZE);
     let mut spis = PASSTHROUGH_SPI..PASSTHROUGH_SPI.saturating_add(PASSTHROUGH_SPIS);
-    let mut slots = (0..SLOTS as u8).rev().take(FUNCTION_LIMIT);
+    let mut slots = (0..PCI_SLOTS as u8).rev().take(FUNCTION_LIMIT);
     let mut places = Vec::with_capacity(devices.len());
     for device in devices {
         let mut place = Place::default();

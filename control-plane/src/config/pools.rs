@@ -5,7 +5,6 @@
 use super::coprocs::{keep, unknown};
 use super::machine::Machine;
 use crate::devicetree::{Error, Node, Tree, quote};
-use crate::vcpu_schedule::{MAX_CPUS, NAMES};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,10 +12,25 @@ use coproc_core::algorithm::Parameters;
 use coproc_core::time::Duration;
 use sched_algos::bandwidth::Reserve;
 
+/// Most CPUs that there can be.
+pub const MAX_CPUS: usize = 8;
+
+/// Names of the algorithms that vCPUs can be scheduled by.
+pub mod algorithm {
+    /// Shares by weight.
+    pub const WEIGHTED: &str = "weighted";
+    /// Reservations, earliest deadline first.
+    pub const DEADLINE: &str = "deadline";
+    /// A CPU for each vCPU.
+    pub const NULL: &str = "null";
+    /// All of them.
+    pub const NAMES: [&str; 3] = [WEIGHTED, DEADLINE, NULL];
+}
+
 /// Path of the node that holds them.
 pub const POOLS_PATH: &str = "/chosen/cpu-pools";
 /// The algorithm of a pool that names none.
-pub const DEFAULT_SCHEDULER: &str = "weighted";
+pub const DEFAULT_SCHEDULER: &str = algorithm::WEIGHTED;
 
 const COMPATIBLE: &str = "baton,cpu-pools";
 const PROPERTIES: &[&str] = &[
@@ -142,7 +156,7 @@ fn scheduler(node: &Node<'_>) -> Result<&'static str, Error> {
         return Ok(DEFAULT_SCHEDULER);
     };
     let name = property.string()?;
-    let known = NAMES.iter().find(|known| **known == name);
+    let known = algorithm::NAMES.iter().find(|known| **known == name);
     known
         .copied()
         .ok_or_else(|| property.error(quote(name), "\"weighted\", \"deadline\" or \"null\""))

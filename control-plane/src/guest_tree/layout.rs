@@ -4,6 +4,9 @@
 //! is generated from them and the emulation answers at them. Addresses and sizes in bytes (`hw/arm/virt.c` of QEMU, `base_memmap`
 //! and `a15irqmap`).
 
+/// Number of slots (device numbers) on the PCI bus.
+pub const PCI_SLOTS: usize = 32;
+
 /// Flash: two banks of [`crate::flash::SIZE`], code first.
 pub const FLASH_BASE: u64 = 0;
 /// Distributor, of either version.
