@@ -25,6 +25,7 @@ pub type Virtual = u128;
 const FRACTION: u32 = 24;
 
 /// Virtual time that `time` takes at a weight.
+#[inline]
 pub fn scaled(time: Duration, weight: u32) -> Virtual {
     let time = u128::from(time.as_nanos()) << FRACTION;
     // Up to 18 minutes it is a division that a CPU has.

@@ -121,6 +121,7 @@ impl<K: Ord + Copy> Heap<K> {
     }
 
     /// Writes down where the item at `at` is.
+    #[inline]
     fn settle(&mut self, at: usize) {
         if let Some((_, slot)) = self.items.get(at)
             && let Some(place) = self.places.get_mut(*slot)
@@ -129,6 +130,7 @@ impl<K: Ord + Copy> Heap<K> {
         }
     }
 
+    #[inline]
     fn less(&self, a: usize, b: usize) -> bool {
         match (self.items.get(a), self.items.get(b)) {
             (Some((a, _)), Some((b, _))) => a < b,
@@ -136,6 +138,7 @@ impl<K: Ord + Copy> Heap<K> {
         }
     }
 
+    #[inline]
     fn swap(&mut self, a: usize, b: usize) {
         #[cfg(test)]
         {
@@ -146,6 +149,7 @@ impl<K: Ord + Copy> Heap<K> {
         self.settle(b);
     }
 
+    #[inline]
     fn up(&mut self, mut at: usize) -> usize {
         while at > 0 {
             let parent = at.saturating_sub(1) / 2;

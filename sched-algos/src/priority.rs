@@ -92,6 +92,7 @@ impl Priority {
     }
 
     /// Who has waited too long, if anybody.
+    #[inline]
     fn starving(&self, now: Instant) -> Option<usize> {
         let (since, slot) = self.waiting.min()?;
         (now >= since.saturating_add(self.bound?)).then_some(slot)

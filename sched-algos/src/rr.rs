@@ -73,6 +73,7 @@ impl RoundRobin {
         }
     }
 
+    #[inline]
     fn slot(&self, who: VcoprocId) -> Option<usize> {
         if let Some((id, slot)) = self.index.get(self.near.get())
             && *id == who
@@ -104,6 +105,7 @@ impl RoundRobin {
         Some(())
     }
 
+    #[inline]
     fn unlink(&mut self, slot: usize) -> Option<()> {
         let Links { previous, next } = self.slab.get_mut(slot)?.links.take()?;
         if next == slot {

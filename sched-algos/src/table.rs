@@ -59,6 +59,7 @@ impl<T> Table<T> {
         self.rows.len().saturating_add(1)
     }
 
+    #[inline]
     pub(crate) fn slot(&self, who: VcoprocId) -> Option<usize> {
         if let Some((id, slot)) = self.index.get(self.near.get())
             && *id == who

@@ -94,6 +94,7 @@ impl Coproc {
         self.quiesce(env, now, why);
     }
 
+    #[inline]
     fn quiesce(&mut self, env: &mut dyn Environment, now: Instant, why: Reason) {
         self.stopping.since = now;
         self.stopping.refused = false;
@@ -174,6 +175,7 @@ impl Coproc {
     }
 
     /// Writes the slice that is over into the timeline.
+    #[inline]
     fn record(&mut self, domain: DomainId, to: Instant, reason: Reason) {
         self.timeline.push(Record {
             vcoproc: self.slice.who,
@@ -195,6 +197,7 @@ impl Coproc {
         self.enter(env, now, Stage::SavingQuiet);
     }
 
+    #[inline]
     fn begin_drain(&mut self, env: &mut dyn Environment, now: Instant) {
         env.mask_interrupts(true);
         self.step_since = now;

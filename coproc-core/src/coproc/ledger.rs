@@ -92,6 +92,7 @@ impl Ledger {
 
     /// Opens an account. `false`: no memory for it.
     #[must_use]
+    #[inline]
     pub fn add(&mut self, who: VcoprocId) -> bool {
         if self.accounts.try_reserve(1).is_err() {
             return false;
@@ -168,6 +169,7 @@ impl Ledger {
         }
     }
 
+    #[inline]
     fn find(&self, who: VcoprocId) -> Result<usize, usize> {
         self.accounts.binary_search_by_key(&who, |(id, _)| *id)
     }

@@ -88,6 +88,7 @@ impl Settings {
     }
 
     /// What an algorithm is told of these settings and of the driver's declared worst case.
+    #[inline]
     pub fn tuning(&self, driver: &dyn Driver) -> Tuning {
         let declared = driver.description().worst_case;
         Tuning {
@@ -369,6 +370,7 @@ impl Coproc {
     }
 
     /// Whether the vcoproc exists, be it on its way out.
+    #[inline]
     pub fn is_attached(&self, who: VcoprocId) -> bool {
         self.find(who).is_some()
     }
@@ -441,6 +443,7 @@ impl Coproc {
     }
 
     /// What an algorithm for this coprocessor is told: the settings, and the driver's declared times.
+    #[inline]
     pub fn tuning(&self) -> Tuning {
         self.settings.tuning(&*self.driver)
     }
@@ -451,6 +454,7 @@ impl Coproc {
     }
 
     /// The timer armed by [`Environment::arm_timer`] expired. Early and stale expiries do no harm.
+    #[inline]
     pub fn timer(&mut self, env: &mut dyn Environment) {
         if self.stage != Stage::Running {
             return self.advance(env);
@@ -539,6 +543,7 @@ impl Coproc {
         }
     }
 
+    #[inline]
     fn alive(&self, who: VcoprocId) -> bool {
         self.find(who).is_some_and(Vcoproc::alive)
     }

@@ -105,6 +105,7 @@ impl Coproc {
     }
 
     /// Traces what is no transition.
+    #[inline]
     pub(super) fn note(
         &self,
         env: &mut dyn Environment,
@@ -156,6 +157,7 @@ impl Coproc {
     }
 
     /// Looks at a step's answer. `Ok(false)`: asked again later, the timer is armed.
+    #[inline]
     pub(super) fn judge(
         &mut self,
         env: &mut dyn Environment,
@@ -208,6 +210,7 @@ impl Coproc {
     }
 
     /// The same, at the end of a slice.
+    #[inline]
     pub(super) fn point_because(
         &mut self,
         env: &mut dyn Environment,
@@ -309,6 +312,7 @@ impl Coproc {
     }
 
     /// Chooses who runs next. `resident`'s context is in the device.
+    #[inline]
     fn dispatch(&mut self, env: &mut dyn Environment, resident: Option<VcoprocId>) -> Flow {
         let now = env.now();
         self.choose(env, now, resident)

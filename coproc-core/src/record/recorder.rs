@@ -48,6 +48,7 @@ impl<'a> Recorder<'a> {
         result
     }
 
+    #[inline]
     fn note(&self, call: Call) {
         // Nobody else has it: the framework runs on one CPU at a time.
         if let Ok(mut log) = self.log.try_borrow_mut() {
@@ -68,12 +69,14 @@ impl Hardware for Recorder<'_> {
         self.note(Call::Write(window, offset, width, value));
     }
 
+    #[inline]
     fn now(&self) -> Instant {
         Environment::now(self)
     }
 }
 
 impl Environment for Recorder<'_> {
+    #[inline]
     fn now(&self) -> Instant {
         let now = self.inner.now();
         self.note(Call::Now(now));

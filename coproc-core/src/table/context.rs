@@ -153,6 +153,7 @@ impl<S> Context<S> {
     }
 
     /// Ends the step unless it is to go on, and that not for ever.
+    #[inline]
     pub(super) fn judge(&mut self, answer: Step, now: Instant, declared: Duration) -> Step {
         let limit = declared.saturating_mul(10).max(Duration::from_secs(2));
         match (answer, self.progress) {
@@ -232,6 +233,7 @@ impl<S> Context<S> {
     }
 
     /// Whether a doorbell's work goes on in the device, as last seen.
+    #[inline]
     fn works(&self, window: usize, bell: &Doorbell) -> bool {
         self.phase == Phase::Leaving
             && bell.busy.is_some_and(|(offset, bits)| {

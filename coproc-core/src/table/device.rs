@@ -126,6 +126,7 @@ pub trait Device: Send {
 }
 
 /// Whether any doorbell's busy bits are set.
+#[inline]
 pub fn default_busy(table: &Table, get: &mut dyn FnMut(Reg) -> u64) -> bool {
     table.registers.iter().any(|register| {
         let Kind::Doorbell(bell) = register.kind else {
@@ -140,6 +141,7 @@ pub fn default_busy(table: &Table, get: &mut dyn FnMut(Reg) -> u64) -> bool {
 }
 
 /// Whether the interrupt's status has an enabled bit.
+#[inline]
 pub fn default_pending(table: &Table, index: usize, get: &mut dyn FnMut(Reg) -> u64) -> bool {
     let Some(interrupt) = table.interrupts.get(index) else {
         return false;

@@ -49,6 +49,7 @@ impl<D: Device + Default> TableDriver<D> {
     }
 }
 
+#[inline]
 fn find<S>(contexts: &mut [(VcoprocId, Context<S>)], who: VcoprocId) -> Option<&mut Context<S>> {
     let at = contexts.binary_search_by_key(&who, |(id, _)| *id).ok()?;
     contexts.get_mut(at).map(|(_, context)| context)

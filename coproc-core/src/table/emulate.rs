@@ -17,6 +17,7 @@ use crate::driver::{Hardware, Verdict};
 use crate::register::{Access, Operation};
 
 /// A register as the device shows it to its current owner, with what is carried for it.
+#[inline]
 pub(super) fn live<S>(context: &mut Context<S>, reg: Reg, hardware: &mut dyn Hardware) -> u64 {
     match context.register(reg) {
         Some(r) if r.trap == Trap::Shadow => return context.value(reg.index),

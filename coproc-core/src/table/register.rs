@@ -434,11 +434,13 @@ pub struct Reg {
 
 impl Reg {
     /// Reads the device's register.
+    #[inline]
     pub fn read(self, hardware: &mut dyn Hardware) -> u64 {
         hardware.read(self.window, self.offset, self.width) & self.width.mask()
     }
 
     /// Writes the device's register.
+    #[inline]
     pub fn write(self, hardware: &mut dyn Hardware, value: u64) {
         hardware.write(
             self.window,
@@ -499,6 +501,7 @@ impl Table {
     }
 
     /// Which register starts at this offset.
+    #[inline]
     pub(super) fn find(&self, window: usize, offset: u64) -> Option<usize> {
         self.registers
             .iter()
@@ -515,6 +518,7 @@ impl Table {
     }
 
     /// Which register sets bits of that one.
+    #[inline]
     pub(super) fn setter(&self, index: usize) -> Option<Reg> {
         let register = self.registers.get(index)?;
         self.alias(register, Kind::Set(register.offset))

@@ -1,7 +1,7 @@
 //! From the first Rust instruction to `main`: the heap, the vectors, the device tree, the other CPUs.
 
 use super::processor::This;
-use super::registers::isb;
+use super::registers::{far_address, isb};
 use super::{cpu, memory, mmu};
 use buddy_system_allocator::LockedHeap;
 use coproc_core::address::HostPhysical;
@@ -15,6 +15,7 @@ struct HeapArea(UnsafeCell<[u8; HEAP]>);
 // SAFETY: handed to the allocator once, before anything else uses it.
 unsafe impl Sync for HeapArea {}
 
+#[unsafe(link_section = ".bss..large")]
 static HEAP_AREA: HeapArea = HeapArea(UnsafeCell::new([0; HEAP]));
 
 #[global_allocator]
@@ -69,8 +70,9 @@ fn adopt(index: usize) {
 #[unsafe(no_mangle)]
 extern "C" fn baton_start(tree: u64, image: u64) -> ! {
     adopt(0);
+    let area = far_address!(HEAP_AREA);
     // SAFETY: first and only use of the area.
-    unsafe { ALLOCATOR.lock().init(HEAP_AREA.0.get() as usize, HEAP) };
+    unsafe { ALLOCATOR.lock().init(area, HEAP) };
     let image = HostPhysical::new(image);
     let tree = HostPhysical::new(tree);
     mmu::map_tree_early(image, tree);

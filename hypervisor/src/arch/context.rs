@@ -158,6 +158,7 @@ impl Context {
     }
 
     /// The vCPU that is in this CPU was trapped as it used FP or SIMD registers; it gets its own. Returns whether it can repeat that now.
+    #[inline]
     pub fn use_float(&self) -> bool {
         // SAFETY: see `Sync`: this CPU has the vCPU loaded.
         let state = unsafe { &mut *self.state.get() };

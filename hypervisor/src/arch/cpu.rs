@@ -3,6 +3,7 @@
 //! The block's first words are known to the vectors. Everything else in it is atomic, so that no reference to it needs
 //! to be exclusive.
 
+use super::registers::far_address;
 use aarch64_cpu::registers::{MPIDR_EL1, TPIDR_EL2};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -91,12 +92,12 @@ unsafe extern "C" {
 
 /// Top of the stack of a CPU; `fault` for the one that faults are reported on.
 pub fn stack_top(index: usize, fault: bool) -> usize {
-    (&raw const _stacks_start) as usize + (index * 2 + usize::from(fault) + 1) * (STACK + GUARD)
+    far_address!(_stacks_start) + (index * 2 + usize::from(fault) + 1) * (STACK + GUARD)
 }
 
 /// The unmapped pages: one under each stack.
 pub fn guard_pages() -> impl Iterator<Item = usize> {
-    (0..MAX_CPUS * 2).map(|stack| (&raw const _stacks_start) as usize + stack * (STACK + GUARD))
+    (0..MAX_CPUS * 2).map(|stack| far_address!(_stacks_start) + stack * (STACK + GUARD))
 }
 
 /// Makes CPU `index` the one that this code runs on. Once per CPU, before anything uses [`current`].

@@ -12,6 +12,7 @@ use hypervisor::trap::inject::{self, Before, Exception};
 use tock_registers::interfaces::Readable;
 
 /// Whether the loaded guest's virtual timer asserts its interrupt: CNTV_CTL_EL0 ENABLE and ISTATUS, not IMASK.
+#[inline]
 pub fn timer_asserts() -> bool {
     read!("cntv_ctl_el0") & 7 == 5
 }
@@ -36,6 +37,7 @@ pub fn vector_base() -> u64 {
 }
 
 /// Gives the running guest an exception; its registers are changed to go on at its vector.
+#[inline]
 pub fn inject(registers: &mut Registers, exception: Exception) {
     let before = Before {
         pc: registers.elr,
@@ -101,6 +103,7 @@ pub fn physical_address_bits() -> u8 {
 }
 
 /// The syndrome of the exit that is being handled: ESR_EL2, FAR_EL2, HPFAR_EL2.
+#[inline]
 pub fn syndrome() -> (u64, u64, u64) {
     (ESR_EL2.get(), FAR_EL2.get(), HPFAR_EL2.get())
 }

@@ -33,6 +33,7 @@ impl Region {
         self.base
     }
 
+    #[inline]
     fn at(&self, offset: u64, width: Width) -> Option<usize> {
         let offset = usize::try_from(offset).ok()?;
         let bytes = width.bytes() as usize;
@@ -93,11 +94,13 @@ impl Region {
     }
 
     /// Reads a 32-bit register.
+    #[inline]
     pub fn read32(&self, offset: u64) -> u32 {
         self.read(offset, Width::Word) as u32
     }
 
     /// Writes a 32-bit register.
+    #[inline]
     pub fn write32(&self, offset: u64, value: u32) {
         self.write(offset, Width::Word, u64::from(value));
     }

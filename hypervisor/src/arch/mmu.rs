@@ -9,7 +9,7 @@ use super::errata;
 use super::memory;
 use super::mmio::{Region, device_address};
 use super::processor::This;
-use super::registers::isb;
+use super::registers::{far_address, isb};
 use arrayvec::ArrayVec;
 use coproc_core::address::{HostPhysical, PAGE_SIZE};
 use core::cell::UnsafeCell;
@@ -35,6 +35,7 @@ struct Pool(UnsafeCell<[[u64; 512]; POOL_FRAMES]>);
 // SAFETY: reached only by volatile word accesses through `Tables`, which a lock guards.
 unsafe impl Sync for Pool {}
 
+#[unsafe(link_section = ".bss..large")]
 static POOL: Pool = Pool(UnsafeCell::new([[0; 512]; POOL_FRAMES]));
 
 /// Frames of the static pool as table memory.
@@ -45,16 +46,13 @@ struct Tables {
 
 impl Tables {
     fn frame(&self, index: usize) -> HostPhysical {
-        physical(
-            self.image,
-            POOL.0.get() as usize + index * PAGE_SIZE as usize,
-        )
+        physical(self.image, far_address!(POOL) + index * PAGE_SIZE as usize)
     }
 
     fn word(&self, address: HostPhysical) -> Option<*mut u64> {
         let offset = address.get().checked_sub(self.frame(0).get())? as usize;
         (offset + 8 <= POOL_FRAMES * PAGE_SIZE as usize && offset.is_multiple_of(8))
-            .then(|| (POOL.0.get() as usize + offset) as *mut u64)
+            .then(|| (far_address!(POOL) + offset) as *mut u64)
     }
 }
 
@@ -117,7 +115,7 @@ fn address_of(symbol: *const u8) -> usize {
 
 /// Bytes that the image takes in memory, to the next 2 MiB.
 pub fn image_size() -> u64 {
-    (address_of(&raw const _image_end) - address_of(&raw const _image_start)) as u64
+    (far_address!(_image_end) - address_of(&raw const _image_start)) as u64
 }
 
 /// Physical address of something in the image.
@@ -203,7 +201,7 @@ pub fn initialise(
         map(from, guard, data)?;
         from = guard + PAGE_SIZE as usize;
     }
-    map(from, address_of(&raw const _image_end), data)?;
+    map(from, far_address!(_image_end), data)?;
 
     // The page that switches the MMU on, at its physical address.
     table.map(&mut tables, image.get(), image, PAGE_SIZE, code)?;

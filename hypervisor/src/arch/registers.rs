@@ -27,7 +27,24 @@ macro_rules! write {
     }};
 }
 
-pub(crate) use {read, write};
+/// Address of a symbol that may be more than 1 MiB away: the code model (`tiny`) takes nothing to be so far.
+macro_rules! far_address {
+    ($symbol:path) => {{
+        let address: usize;
+        // SAFETY: an address is put together; nothing is read. The linker refuses one of more than 48 bits.
+        unsafe {
+            core::arch::asm!(
+                "movz {0}, #:abs_g2:{1}",
+                "movk {0}, #:abs_g1_nc:{1}",
+                "movk {0}, #:abs_g0_nc:{1}",
+                out(reg) address, sym $symbol, options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        address
+    }};
+}
+
+pub(crate) use {far_address, read, write};
 
 /// Synchronises the instruction stream with what was written to system registers before.
 #[inline(always)]

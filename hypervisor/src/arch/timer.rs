@@ -11,6 +11,7 @@ use tock_registers::interfaces::Readable;
 static FREQUENCY: AtomicU64 = AtomicU64::new(0);
 
 /// Ticks to nanoseconds, exact up to rounding down.
+#[inline]
 fn nanoseconds(ticks: u64, frequency: u64) -> u64 {
     let frequency = frequency.max(1);
     let seconds = ticks / frequency;
@@ -39,6 +40,7 @@ pub fn initialise() {
 }
 
 /// Now.
+#[inline]
 pub fn now() -> Instant {
     isb(); // the counter must not be read ahead of what precedes
     Instant::from_nanos(nanoseconds(
@@ -54,6 +56,7 @@ pub fn counter() -> u64 {
 }
 
 /// The instant at which the counter has this value.
+#[inline]
 pub fn instant(counter: u64) -> Instant {
     Instant::from_nanos(nanoseconds(counter, FREQUENCY.load(Ordering::Relaxed)))
 }

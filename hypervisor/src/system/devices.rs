@@ -241,6 +241,7 @@ pub fn vcpu_deadline(vcpu: &Vcpu) -> u64 {
 }
 
 /// Looks at it.
+#[inline]
 pub fn vcpu_timer(member: Member, now: Instant) {
     if vcpu_deadline(member.vcpu) <= now.as_nanos() {
         follow_timer(member, &member.vcpu.timer.lock());

@@ -147,6 +147,7 @@ impl Vcpu {
         self.wake();
     }
 
+    #[inline]
     fn release(&self) {
         self.held.store(false, Ordering::SeqCst);
         self.wake();
@@ -157,6 +158,7 @@ impl Vcpu {
     }
 
     /// What it is doing.
+    #[inline]
     pub fn activity(&self) -> Activity {
         match self.activity.load(Ordering::SeqCst) {
             1 if self.is_held() => Activity::Held,
@@ -219,6 +221,7 @@ impl Vcpu {
     }
 
     /// Lets one that is off run.
+    #[inline]
     pub fn start(&self) {
         self.set_activity(Activity::Ready);
         self.demand_attention();
@@ -542,6 +545,7 @@ impl Domain {
     }
 
     /// Its vCPUs go on. Those that waited look again at what they waited for.
+    #[inline]
     pub fn release(&self) {
         self.set_life(Life::Running);
         for vcpu in &self.vcpus {
@@ -598,12 +602,14 @@ impl Domain {
     }
 
     /// Sets the level of an interrupt input.
+    #[inline]
     pub fn set_line(&self, line: Line, level: bool) {
         let kicks = self.vgic.lock().set_line(line, level);
         self.kick(kicks);
     }
 
     /// Brings the UART's interrupt line in agreement with the UART.
+    #[inline]
     pub fn refresh_uart(&self) {
         if let Some(uart) = &self.uart {
             let uart = uart.lock();
@@ -617,6 +623,7 @@ impl Domain {
     }
 
     /// The same, for who has the lock.
+    #[inline]
     pub fn set_pending(&self, pci: &mut Pci, slot: u8, pending: bool) {
         // Said after every access and at every sample; mostly nothing has changed.
         if pci.signals.set(slot, pending) {
@@ -625,6 +632,7 @@ impl Domain {
     }
 
     /// What is behind a slot.
+    #[inline]
     pub fn link(&self, slot: usize) -> Option<Link> {
         self.pci.lock().links.get(slot).copied().flatten()
     }

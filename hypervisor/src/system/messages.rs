@@ -64,6 +64,7 @@ pub fn ended(domain: &Domain, intid: u32) {
 }
 
 /// Sees to it that [`look`] comes in time.
+#[inline]
 pub fn watch(domain: &Domain, signals: &Signals) {
     let Some(next) = signals.next_look() else {
         return;

@@ -79,6 +79,7 @@ impl Inner {
 
 impl SharedPool {
     /// The pool, locked.
+    #[inline]
     pub fn lock(&self) -> spin::MutexGuard<'_, Inner> {
         self.inner.lock()
     }
@@ -151,6 +152,7 @@ pub fn start_pools(pools: Vec<(u32, Pool)>) {
 }
 
 /// All pools.
+#[inline]
 pub fn pools() -> &'static [SharedPool] {
     POOLS.get().map_or(&[], Vec::as_slice)
 }
@@ -213,10 +215,12 @@ pub fn rearm() {
 }
 
 impl Seat {
+    #[inline]
     fn loaded(&self) -> Option<Member> {
         member(self.loaded.load(Ordering::Relaxed))
     }
 
+    #[inline]
     fn pool(&self) -> Option<&'static SharedPool> {
         pools().get(self.pool.load(Ordering::Relaxed))
     }
@@ -250,6 +254,7 @@ pub fn timer_taken() {
 }
 
 /// The vCPU that exited on this CPU.
+#[inline]
 pub fn loaded() -> Option<Member> {
     seat(cpu::current()).loaded()
 }
@@ -337,6 +342,7 @@ fn decide(cpu: &'static Cpu, seat: &'static Seat) {
     }
 }
 
+#[inline]
 fn idle(cpu: &'static Cpu, seat: &'static Seat) {
     set_timer(cpu, seat);
     // A kick that came since is pending and ends this at once.
@@ -482,6 +488,7 @@ fn load(cpu: &'static Cpu, seat: &Seat, member: Member) {
 
 /// The virtual timer is the hardware's: nobody is told when its level falls. The interrupt of the loaded vCPU follows it here;
 /// [`synchronise`] then.
+#[inline]
 pub fn sample_timer(member: Member) {
     if !guest::timer_asserts() {
         let Member { domain, vcpu } = member;
@@ -503,6 +510,7 @@ pub fn refresh_lists(lists: &mut hypervisor::vgic::ListRegisters) {
 }
 
 /// Brings the loaded vCPU's list registers in agreement with its interrupt controller, if anything asks for it.
+#[inline]
 pub fn synchronise(member: Member) {
     if member.vcpu.take_attention() {
         exchange(member, true);

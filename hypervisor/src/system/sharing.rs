@@ -236,6 +236,7 @@ impl Instance {
     }
 
     /// The framework and what belongs to it.
+    #[inline]
     pub fn core(&self) -> MutexGuard<'_, Core> {
         self.presence.hold();
         self.core.lock()
@@ -274,6 +275,7 @@ pub struct Machine<'a> {
     pub(super) log: &'a mut Option<Box<Log>>,
 }
 
+#[inline]
 fn domain(id: DomainId) -> Option<&'static Domain> {
     super::get()?.domains.iter().find(|domain| domain.id == id)
 }
@@ -283,6 +285,7 @@ impl Machine<'_> {
         self.side.shares.iter_mut().find(|share| share.who == who)
     }
 
+    #[inline]
     fn owner(&self, who: VcoprocId) -> Option<&'static Domain> {
         let share = self.side.shares.iter().find(|share| share.who == who)?;
         domain(share.domain)
@@ -314,6 +317,7 @@ impl Machine<'_> {
         self.side.shares.is_empty()
     }
 
+    #[inline]
     fn core(&self) -> Option<&'static FirmwareCore> {
         match &self.side.device {
             Device::Firmware(registers) => Some(registers.0),
@@ -616,6 +620,7 @@ fn raise(instance: &Instance) {
     instance.with(|coproc, machine| tell(coproc, machine, Input::Interrupt(0), call));
 }
 
+#[inline]
 fn instance(link: &Link) -> Option<&'static Instance> {
     super::get()?.instances.get(link.instance)
 }

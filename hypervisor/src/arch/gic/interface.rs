@@ -29,6 +29,7 @@ macro_rules! list_register {
 }
 
 /// Number of list registers (ICH_VTR_EL2.ListRegs + 1).
+#[inline]
 pub fn list_register_count() -> usize {
     if v2::in_use() {
         return v2::list_register_count();
@@ -81,6 +82,7 @@ pub fn clear_lists(which: u16) {
 
 /// ICH_HCR_EL2: virtual CPU interface on, EOIcount 0, and these maintenance interrupts. With entries not present in list
 /// registers the guest's ICC_DIR_EL1 traps, too (TDIR); a GICv2's GICV_DIR only counts.
+#[inline]
 pub fn set_interface_control(maintenance: Maintenance) {
     if v2::in_use() {
         return v2::set_interface_control(maintenance);
@@ -94,6 +96,7 @@ pub fn set_interface_control(maintenance: Maintenance) {
 }
 
 /// ICH_HCR_EL2.EOIcount: deactivations that found no list register.
+#[inline]
 pub fn deactivations_missed() -> u32 {
     if v2::in_use() {
         return v2::deactivations_missed();
@@ -102,6 +105,7 @@ pub fn deactivations_missed() -> u32 {
 }
 
 /// What of the guest's CPU interface decides about signalling.
+#[inline]
 pub fn signalling() -> CpuInterface {
     if v2::in_use() {
         return v2::interface();

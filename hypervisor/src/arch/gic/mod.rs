@@ -105,11 +105,13 @@ impl Gic {
     }
 
     /// Masks or unmasks a shared interrupt; what comes meanwhile stays pending.
+    #[inline]
     pub fn mask(&mut self, intid: u32, masked: bool) {
         shared::mask(self.distributor(), intid, masked);
     }
 
     /// Deactivates a shared interrupt, whichever CPU took it.
+    #[inline]
     pub fn deactivate_shared(&mut self, intid: u32) {
         shared::deactivate(self.distributor(), intid);
     }

@@ -123,6 +123,7 @@ impl Gic {
         Self { distributor }
     }
 
+    #[inline]
     fn limit(&self) -> u32 {
         ((self.distributor.read32(GICD_TYPER) & 0x1f) + 1) * 32
     }
@@ -290,6 +291,7 @@ fn write(offset: u64, value: u32) {
 }
 
 /// Number of list registers (GICH_VTR.ListRegs + 1), at most 16.
+#[inline]
 pub fn list_register_count() -> usize {
     ((read(GICH_VTR) & 0x3f) as usize + 1).min(16)
 }
@@ -325,6 +327,7 @@ pub fn clear_lists(which: u16) {
 
 /// GICH_HCR: virtual CPU interface on, EOIcount 0, and these maintenance interrupts, which have GICv3's bits.
 #[cold]
+#[inline]
 pub fn set_interface_control(maintenance: Maintenance) {
     write(GICH_HCR, 1 | maintenance.hcr_bits() as u32);
 }
@@ -337,6 +340,7 @@ pub fn disable_interface() {
 
 /// GICH_HCR.EOIcount.
 #[cold]
+#[inline]
 pub fn deactivations_missed() -> u32 {
     read(GICH_HCR) >> 27
 }

@@ -80,6 +80,7 @@ impl Gic {
         Err(GicError::NoRedistributor(affinity))
     }
 
+    #[inline]
     fn redistributor(&mut self, affinity: u64) -> Result<GicRedistributor<'_>, GicError> {
         let (region, offset) = self.redistributor_frame(affinity)?;
         let address = region.virtual_address() + offset as usize;
