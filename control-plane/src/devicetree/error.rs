@@ -4,6 +4,7 @@
 //! has the same parts: the node, the property, what was found, what was expected, and what to do.
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
@@ -11,8 +12,13 @@ use core::fmt;
 const QUOTE_LIMIT: usize = 80;
 
 /// A mistake in a device tree. Its `Display` is one line without a line break.
+///
+/// One word: it goes through many hands, and each would copy and test all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
+pub struct Error(Box<Parts>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Parts {
     path: Cow<'static, str>,
     property: Option<Cow<'static, str>>,
     found: Cow<'static, str>,
@@ -27,58 +33,67 @@ impl Error {
         found: impl Into<Cow<'static, str>>,
         expected: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self {
-            path: path.into(),
+        Self::build(path.into(), found.into(), expected.into())
+    }
+
+    #[inline(never)]
+    fn build(
+        path: Cow<'static, str>,
+        found: Cow<'static, str>,
+        expected: Cow<'static, str>,
+    ) -> Self {
+        Self(Box::new(Parts {
+            path,
             property: None,
-            found: found.into(),
-            expected: expected.into(),
+            found,
+            expected,
             remedy: None,
-        }
+        }))
     }
 
     /// The same, in this property of the node.
     #[must_use]
     pub fn property(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.property = Some(name.into());
+        self.0.property = Some(name.into());
         self
     }
 
     /// The same, with what the user can do about it.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
-        self.remedy = Some(remedy.into());
+        self.0.remedy = Some(remedy.into());
         self
     }
 
     /// Path of the node, or the part of the blob when the mistake is in its encoding.
     pub fn path(&self) -> &str {
-        &self.path
+        &self.0.path
     }
 
     /// Name of the property, if the mistake is in one.
     pub fn property_name(&self) -> Option<&str> {
-        self.property.as_deref()
+        self.0.property.as_deref()
     }
 
     /// What was found.
     pub fn found(&self) -> &str {
-        &self.found
+        &self.0.found
     }
 
     /// What was expected.
     pub fn expected(&self) -> &str {
-        &self.expected
+        &self.0.expected
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.path)?;
-        if let Some(property) = &self.property {
+        write!(f, "{}: ", self.0.path)?;
+        if let Some(property) = &self.0.property {
             write!(f, "{property}: ")?;
         }
-        write!(f, "{}; expected {}", self.found, self.expected)?;
-        if let Some(remedy) = &self.remedy {
+        write!(f, "{}; expected {}", self.0.found, self.0.expected)?;
+        if let Some(remedy) = &self.0.remedy {
             write!(f, "; {remedy}")?;
         }
         Ok(())
