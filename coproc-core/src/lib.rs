@@ -22,6 +22,7 @@ pub mod paravirtual;
 pub mod record;
 pub mod register;
 pub mod ring;
+pub mod sort;
 pub mod table;
 pub mod time;
 pub mod trace;

@@ -6,6 +6,7 @@
 use super::{Error, Node, Tree};
 use alloc::format;
 use alloc::vec::Vec;
+use coproc_core::sort;
 use core::ffi::CStr;
 
 pub(super) const BEGIN_NODE: u32 = 1;
@@ -222,7 +223,7 @@ fn phandles(tree: &Tree<'_>) -> Result<Vec<(u32, u32)>, Error> {
             list.push((phandle, node.index()));
         }
     }
-    list.sort_unstable();
+    sort::by_key(&mut list, |entry| *entry);
     for (one, two) in list.iter().zip(list.iter().skip(1)) {
         if one.0 == two.0 {
             let (first, second) = (Node::new(tree, one.1), Node::new(tree, two.1));

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use coproc_core::register::Width;
+use coproc_core::sort;
 
 use super::description::{BARS, DescriptionError, FunctionDescription};
 use super::header::{VirtualFunction, offset};
@@ -395,7 +396,7 @@ impl VirtualBus {
                 }
             }
         }
-        self.scratch.sort_unstable_by_key(|mapping| mapping.base);
+        sort::by_key(&mut self.scratch, |mapping| mapping.base);
         let changed = self.scratch != self.mappings;
         core::mem::swap(&mut self.scratch, &mut self.mappings);
         changed

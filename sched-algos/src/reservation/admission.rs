@@ -13,6 +13,7 @@
 use alloc::vec::Vec;
 
 use coproc_core::algorithm::{AlgorithmError, MIN_SLICE, Tuning};
+use coproc_core::sort;
 
 use crate::bandwidth::{Reserve, WHOLE, part};
 
@@ -28,7 +29,7 @@ pub(super) fn admit(
         }
         all.push(reserve);
     }
-    all.sort_unstable_by_key(|reserve| reserve.period);
+    sort::by_key(&mut all, |reserve| reserve.period);
     let own = tuning
         .switch
         .saturating_mul(2)

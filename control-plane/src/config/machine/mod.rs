@@ -21,6 +21,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use coproc_core::address::{HostPhysical, PAGE_SIZE};
+use coproc_core::sort;
 
 /// All that the hypervisor needs to know of the board.
 #[derive(Clone, Debug)]
@@ -145,7 +146,7 @@ impl Machine {
     /// in whole pages, ordered by address.
     pub fn free_memory(&self, also: &[Region]) -> Vec<Region> {
         let mut holes: Vec<Region> = self.reserved.iter().chain(also).copied().collect();
-        holes.sort_unstable();
+        sort::by_key(&mut holes, |region| *region);
         let mut free = Vec::new();
         for bank in &self.memory {
             let mut start = bank.address;
@@ -186,7 +187,7 @@ fn memory(tree: &Tree<'_>) -> Result<Vec<Region>, Error> {
     {
         banks.extend(node.reg()?.into_iter().filter(|bank| bank.size > 0));
     }
-    banks.sort_unstable();
+    sort::by_key(&mut banks, |region| *region);
     let mut joined: Vec<Region> = Vec::new();
     for bank in banks {
         match joined.last_mut() {
@@ -230,7 +231,7 @@ fn reserved(tree: &Tree<'_>, cpus: &[Cpu]) -> Result<Vec<Region>, Error> {
             list.extend(child.reg()?.into_iter().filter(|region| region.size > 0));
         }
     }
-    list.sort_unstable();
+    sort::by_key(&mut list, |region| *region);
     Ok(list)
 }
 
