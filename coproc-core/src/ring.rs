@@ -51,7 +51,7 @@ impl<T: Copy> Ring<T> {
     }
 
     /// Keeps an item, instead of the oldest one if it must.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, item: T) {
         let place = self.place(self.written);
         if let Some(slot) = self.slots.get_mut(place) {

@@ -73,7 +73,7 @@ impl RoundRobin {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn slot(&self, who: VcoprocId) -> Option<usize> {
         if let Some((id, slot)) = self.index.get(self.near.get())
             && *id == who
@@ -105,7 +105,7 @@ impl RoundRobin {
         Some(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn unlink(&mut self, slot: usize) -> Option<()> {
         let Links { previous, next } = self.slab.get_mut(slot)?.links.take()?;
         if next == slot {

@@ -194,7 +194,7 @@ impl Coproc {
     }
 
     /// The domain moved its windows or switched them off: they are unmapped now, and mapped again at the next touch.
-    #[inline]
+    #[inline(always)]
     pub fn windows_changed(&mut self, env: &mut dyn Environment, who: VcoprocId) {
         if self.stage == Stage::Running
             && self.slice.who == who

@@ -23,7 +23,7 @@ use crate::trace::TraceKind;
 impl Coproc {
     /// Reads the IOMMU's records to the end. If they can't be read to the end in time the switch goes on: whose a fault was is
     /// book-keeping, and another device's flood of faults must not cost this device's domains anything.
-    #[inline]
+    #[inline(always)]
     pub(super) fn faults_read(&mut self, env: &mut dyn Environment) -> Step {
         if self.collect_faults(env) {
             return Step::Done;

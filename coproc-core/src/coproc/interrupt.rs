@@ -104,7 +104,7 @@ impl Coproc {
     }
 
     /// Whether any interrupt is pending in the device, which holds `who`'s context.
-    #[inline]
+    #[inline(always)]
     pub(super) fn live_pending(&mut self, env: &mut dyn Environment, who: VcoprocId) -> bool {
         (0..self.lines()).any(|index| {
             let hardware = Some(env.hardware());
@@ -114,7 +114,7 @@ impl Coproc {
 
     /// Sets the lines of the one whose context is in the device. While it may use the device the source is unmasked when
     /// nothing is asserted, and masked otherwise.
-    #[inline]
+    #[inline(always)]
     pub(super) fn refresh_lines(&mut self, env: &mut dyn Environment, who: VcoprocId) {
         self.live_lines(env, who, self.stage.is_slice());
     }
@@ -137,7 +137,7 @@ impl Coproc {
 
     /// Sets the lines of one whose interrupt status is in its saved context.
     /// Returns whether any is pending.
-    #[inline]
+    #[inline(always)]
     pub(super) fn context_lines(&mut self, env: &mut dyn Environment, who: VcoprocId) -> bool {
         let mut any = false;
         for index in 0..self.lines() {
@@ -149,7 +149,7 @@ impl Coproc {
     }
 
     /// Takes the lines from one that lost the device.
-    #[inline]
+    #[inline(always)]
     pub(super) fn lower_lines(&mut self, env: &mut dyn Environment, who: VcoprocId) {
         for index in 0..self.lines() {
             env.set_interrupt(who, index, false);

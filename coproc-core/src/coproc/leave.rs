@@ -94,7 +94,7 @@ impl Coproc {
         self.quiesce(env, now, why);
     }
 
-    #[inline]
+    #[inline(always)]
     fn quiesce(&mut self, env: &mut dyn Environment, now: Instant, why: Reason) {
         self.stopping.since = now;
         self.stopping.refused = false;
@@ -175,7 +175,7 @@ impl Coproc {
     }
 
     /// Writes the slice that is over into the timeline.
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, domain: DomainId, to: Instant, reason: Reason) {
         self.timeline.push(Record {
             vcoproc: self.slice.who,
@@ -197,7 +197,7 @@ impl Coproc {
         self.enter(env, now, Stage::SavingQuiet);
     }
 
-    #[inline]
+    #[inline(always)]
     fn begin_drain(&mut self, env: &mut dyn Environment, now: Instant) {
         env.mask_interrupts(true);
         self.step_since = now;

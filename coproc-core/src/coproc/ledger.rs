@@ -43,7 +43,7 @@ pub struct Account {
 }
 
 impl Account {
-    #[inline]
+    #[inline(always)]
     fn add(&mut self, overhead: bool, time: Duration) {
         let sum = if overhead {
             &mut self.overhead
@@ -92,7 +92,7 @@ impl Ledger {
 
     /// Opens an account. `false`: no memory for it.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn add(&mut self, who: VcoprocId) -> bool {
         if self.accounts.try_reserve(1).is_err() {
             return false;
@@ -117,7 +117,7 @@ impl Ledger {
 
     /// Counts the time until `now` for the open account, which stays open, and returns what was counted. An instant before the last
     /// one (counters of two CPUs) counts nothing.
-    #[inline]
+    #[inline(always)]
     pub fn settle(&mut self, now: Instant) -> Duration {
         let time = now.since(self.last);
         self.last = self.last.max(now);
@@ -126,7 +126,7 @@ impl Ledger {
     }
 
     /// The same, and opens `next`.
-    #[inline]
+    #[inline(always)]
     pub fn turn(&mut self, now: Instant, next: Bucket) -> Duration {
         let time = self.settle(now);
         self.book();
@@ -135,13 +135,13 @@ impl Ledger {
     }
 
     /// Where the next account is likely to be found.
-    #[inline]
+    #[inline(always)]
     pub(super) fn hint(&self, place: usize) {
         self.near.set(place);
     }
 
     /// Books what was counted on the open account.
-    #[inline]
+    #[inline(always)]
     pub(super) fn book(&mut self) {
         let owed = core::mem::replace(&mut self.owed, Duration::ZERO);
         if owed == Duration::ZERO {
@@ -169,7 +169,7 @@ impl Ledger {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&self, who: VcoprocId) -> Result<usize, usize> {
         self.accounts.binary_search_by_key(&who, |(id, _)| *id)
     }

@@ -88,7 +88,7 @@ impl Settings {
     }
 
     /// What an algorithm is told of these settings and of the driver's declared worst case.
-    #[inline]
+    #[inline(always)]
     pub fn tuning(&self, driver: &dyn Driver) -> Tuning {
         let declared = driver.description().worst_case;
         Tuning {
@@ -370,7 +370,7 @@ impl Coproc {
     }
 
     /// Whether the vcoproc exists, be it on its way out.
-    #[inline]
+    #[inline(always)]
     pub fn is_attached(&self, who: VcoprocId) -> bool {
         self.find(who).is_some()
     }
@@ -443,7 +443,7 @@ impl Coproc {
     }
 
     /// What an algorithm for this coprocessor is told: the settings, and the driver's declared times.
-    #[inline]
+    #[inline(always)]
     pub fn tuning(&self) -> Tuning {
         self.settings.tuning(&*self.driver)
     }
@@ -454,7 +454,7 @@ impl Coproc {
     }
 
     /// The timer armed by [`Environment::arm_timer`] expired. Early and stale expiries do no harm.
-    #[inline]
+    #[inline(always)]
     pub fn timer(&mut self, env: &mut dyn Environment) {
         if self.stage != Stage::Running {
             return self.advance(env);
@@ -543,7 +543,7 @@ impl Coproc {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn alive(&self, who: VcoprocId) -> bool {
         self.find(who).is_some_and(Vcoproc::alive)
     }

@@ -312,7 +312,7 @@ impl Coproc {
     }
 
     /// Where the truth about `who`'s registers and interrupts is now.
-    #[inline]
+    #[inline(always)]
     pub(super) fn place(&self, who: VcoprocId) -> Place {
         if self.holder != Some(who) {
             return Place::Context;

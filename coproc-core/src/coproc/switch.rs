@@ -105,7 +105,7 @@ impl Coproc {
     }
 
     /// Traces what is no transition.
-    #[inline]
+    #[inline(always)]
     pub(super) fn note(
         &self,
         env: &mut dyn Environment,
@@ -157,7 +157,7 @@ impl Coproc {
     }
 
     /// Looks at a step's answer. `Ok(false)`: asked again later, the timer is armed.
-    #[inline]
+    #[inline(always)]
     pub(super) fn judge(
         &mut self,
         env: &mut dyn Environment,
@@ -210,7 +210,7 @@ impl Coproc {
     }
 
     /// The same, at the end of a slice.
-    #[inline]
+    #[inline(always)]
     pub(super) fn point_because(
         &mut self,
         env: &mut dyn Environment,
@@ -312,14 +312,14 @@ impl Coproc {
     }
 
     /// Chooses who runs next. `resident`'s context is in the device.
-    #[inline]
+    #[inline(always)]
     fn dispatch(&mut self, env: &mut dyn Environment, resident: Option<VcoprocId>) -> Flow {
         let now = env.now();
         self.choose(env, now, resident)
     }
 
     /// The same, where the time was read just now.
-    #[inline]
+    #[inline(always)]
     pub(super) fn choose(
         &mut self,
         env: &mut dyn Environment,

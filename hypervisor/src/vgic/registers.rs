@@ -63,7 +63,7 @@ pub(super) enum Field {
 }
 
 /// The word (INTID / 32) and register at an offset of GICD, or of GICR's SGI frame.
-#[inline]
+#[inline(always)]
 fn decode(offset: u64, width: Width) -> Option<(usize, Field)> {
     let field = match offset & !0x7f {
         0x080 => Field::Group,

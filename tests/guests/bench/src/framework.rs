@@ -216,7 +216,7 @@ impl Environment for Machine {
 
     fn notify(&mut self, _who: VcoprocId, _event: Event) {}
 
-    #[inline]
+    #[inline(always)]
     fn trace(&mut self, event: &TraceEvent) {
         self.trace.push(*event);
     }
