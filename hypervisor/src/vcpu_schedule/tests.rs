@@ -339,7 +339,7 @@ fn the_queue_costs_the_logarithm() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, max_global_rejects: 1 << 20, ..ProptestConfig::default() })]
 
     /// Whatever weights can be had are given within 2 % over 100 turns of each, whoever else sleeps and wakes.
     #[test]
