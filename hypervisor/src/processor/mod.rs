@@ -2,7 +2,7 @@
 //!
 //! A barrier that is missing shows on no emulator: so the order of register writes, barriers and maintenance is decided here, over a narrow
 //! trait, and `arch` is left with single instructions. The host tests run the same code on a processor that has no instructions but
-//! the rules ([`fake`]): what may be translated, cached or speculated between any two steps. There each step must also be *needed*: a
+//! the rules (`fake`): what may be translated, cached or speculated between any two steps. There each step must also be *needed*: a
 //! sequence without it breaks a rule.
 //!
 //! Source: Arm ARM DDI 0487, B2 (barriers), D7 (caches), D8 (translation, TLB maintenance), D24 (synchronisation of system registers).
