@@ -41,6 +41,7 @@ impl Line {
     }
 
     /// The physical interrupt arrived.
+    #[inline(always)]
     pub fn arrived(&self) -> Arrival {
         match self.target.load(Ordering::SeqCst) {
             NOBODY => {
