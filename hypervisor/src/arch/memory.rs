@@ -135,6 +135,7 @@ pub fn flush(start: HostPhysical, bytes: u64) {
 }
 
 /// See [`caches::publish_to_device`]. Nothing if it isn't RAM.
+#[cfg(feature = "sharing")]
 pub fn publish_to_device(start: HostPhysical, bytes: u64, coherent: bool) {
     if let Some(pointer) = pointer(start, bytes) {
         caches::publish_to_device(&mut This, pointer as usize, bytes as usize, coherent);
@@ -142,6 +143,7 @@ pub fn publish_to_device(start: HostPhysical, bytes: u64, coherent: bool) {
 }
 
 /// See [`caches::observe_device`]. Nothing if it isn't RAM.
+#[cfg(feature = "sharing")]
 pub fn observe_device(start: HostPhysical, bytes: u64, coherent: bool) {
     if let Some(pointer) = pointer(start, bytes) {
         caches::observe_device(&mut This, pointer as usize, bytes as usize, coherent);
