@@ -99,6 +99,13 @@ impl Model {
         }
     }
 
+    /// Gives what has arrived by now.
+    fn tell(&mut self, arrivals: &mut Peekable<impl Iterator<Item = (u64, u32, u64)>>) {
+        while let Some((_, id, work)) = arrivals.next_if(|(when, _, _)| *when <= self.now) {
+            self.give(id, work);
+        }
+    }
+
     /// Lets time pass until `until`, with `who` working, if anybody. What arrives meanwhile is told when it does, as the framework does.
     fn pass(
         &mut self,
@@ -113,9 +120,7 @@ impl Model {
                 Some(id) => self.work(id, next),
                 None => self.now = next,
             }
-            while let Some((_, id, work)) = arrivals.next_if(|(when, _, _)| *when <= self.now) {
-                self.give(id, work);
-            }
+            self.tell(arrivals);
             if self.now >= until {
                 return;
             }
@@ -129,9 +134,7 @@ impl Model {
         while self.now < end {
             decisions += 1;
             assert!(decisions < 2_000_000, "no progress");
-            while let Some((_, id, work)) = arrivals.next_if(|(when, _, _)| *when <= self.now) {
-                self.give(id, work);
-            }
+            self.tell(&mut arrivals);
             let at = self.at();
             let arrival = arrivals.peek().map_or(end, |(when, _, _)| *when).min(end);
             let resident = self.current;
@@ -192,9 +195,7 @@ impl Model {
                 // The last slice is finished, be it past the end.
                 let arrival = arrivals.peek().map_or(until, |(when, _, _)| *when);
                 self.work(id, until.min(event).min(arrival));
-                while let Some((_, id, work)) = arrivals.next_if(|(when, _, _)| *when <= self.now) {
-                    self.give(id, work);
-                }
+                self.tell(&mut arrivals);
             }
             self.turns.push(Turn {
                 who: id,

@@ -100,10 +100,11 @@ fn switches(speculates: bool) -> Vec<(Fake, [Guest; 2])> {
     all
 }
 
-fn prove_that_they_run(all: &[(Fake, [Guest; 2])], who: usize) {
+/// [`prove`] of sequences that each have two guests of their own, by a rule about them.
+fn prove_all(all: &[(Fake, [Guest; 2])], rule: impl Fn(&Model, &[Guest; 2]) -> Result<(), String>) {
     let rules: Vec<_> = all
         .iter()
-        .map(|(_, guests)| move |model: &Model| model.runs(&guests[who]))
+        .map(|(_, guests)| |model: &Model| rule(model, guests))
         .collect();
     let sequences: Vec<(Fake, Rule<'_>)> = all
         .iter()
@@ -111,6 +112,10 @@ fn prove_that_they_run(all: &[(Fake, [Guest; 2])], who: usize) {
         .map(|((fake, _), rule)| (fake.clone(), rule as Rule<'_>))
         .collect();
     prove(&sequences);
+}
+
+fn prove_that_they_run(all: &[(Fake, [Guest; 2])], who: usize) {
+    prove_all(all, |model, guests| model.runs(&guests[who]));
 }
 
 /// Cortex-A57 1319537, Cortex-A72 1319367, Cortex-A55 1530923, Cortex-A76 1165522: switching vCPUs.
@@ -193,18 +198,9 @@ fn unmap(pages: core::ops::Range<u64>, speculates: bool) -> Vec<(Fake, [Guest; 2
 }
 
 fn prove_unmapped(all: &[(Fake, [Guest; 2])]) {
-    let rules: Vec<_> = all
-        .iter()
-        .map(|(_, guests)| {
-            move |model: &Model| model.unused().and_then(|()| model.runs(&guests[0]))
-        })
-        .collect();
-    let sequences: Vec<(Fake, Rule<'_>)> = all
-        .iter()
-        .zip(&rules)
-        .map(|((fake, _), rule)| (fake.clone(), rule as Rule<'_>))
-        .collect();
-    prove(&sequences);
+    prove_all(all, |model, guests| {
+        model.unused().and_then(|()| model.runs(&guests[0]))
+    });
 }
 
 /// Table write visible, TLBI IPAS2E1IS, DSB ISH, TLBI VMALLE1IS, DSB ISH, ISB; VTTBR_EL2 exchanged around it.
