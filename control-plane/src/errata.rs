@@ -7,16 +7,6 @@
 //!
 //! Sources: Arm's Software Developer Errata Notices of the cores named; Arm DEN 0028 (SMCCC 1.2), 7; Arm ARM DDI 0487, D19.2 (MIDR_EL1,
 //! ID_AA64PFR0_EL1.CSV2).
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use bitflags::bitflags;
 use core::fmt;

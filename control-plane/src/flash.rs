@@ -10,16 +10,6 @@
 //!
 //! Source: JEDEC JESD68.01 (CFI); Intel P30 datasheet 306666 (commands, status bits); sizes and identification as `hw/arm/virt.c` and
 //! `hw/block/pflash_cfi01.c` of QEMU show them.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use coproc_core::register::Width;
 

@@ -6,16 +6,6 @@
 //! stays short; a longer one is answered with the error bit.
 //!
 //! Source: QEMU, docs/specs/fw_cfg.rst.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use alloc::vec::Vec;
 use coproc_core::register::Width;

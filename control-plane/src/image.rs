@@ -2,16 +2,6 @@
 //!
 //! A kernel must be a raw arm64 Image (Linux, Documentation/arch/arm64/booting.rst): its header says how much memory it needs, which
 //! may be more than its file has.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use coproc_core::address::GuestPhysical;
 

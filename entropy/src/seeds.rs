@@ -6,16 +6,6 @@
 //!
 //! The pool's state is a key, hashed with what is new by Ascon-XOF128 (NIST SP 800-232). Each use replaces it by the first part of the output and hands
 //! out what follows: neither from a seed nor from a later state can the state or another seed be computed.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use crate::Source;
 use ascon_core::State;

@@ -5,16 +5,6 @@
 //! specification allows.
 //!
 //! Source: Arm DEN 0098, True Random Number Generator Firmware Interface 1.0.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use crate::Source;
 

@@ -5,16 +5,6 @@
 //! a mistake half-way. [`Machine`] is what the board has; it's needed whole, so its first mistake
 //! is its only answer. [`Configuration`] is what the user wrote under `/chosen`; there a mistake stops only
 //! the domain or coproc it's in, and all mistakes are told at once.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 pub mod coprocs;
 pub mod domains;

@@ -5,16 +5,6 @@
 //! left out, so nothing in the tree is a promise that the emulation doesn't keep: no ITS, but a GICv2m frame, as on that board with a GICv2, and flash only
 //! with firmware in it.
 //! The watchdog is the only thing that QEMU's board hasn't. The kernel's seeds are there if the caller has any.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 pub mod layout;
 mod passthrough;

@@ -74,7 +74,7 @@ impl Frames {
         }
         self.free(Piece {
             start,
-            size: end - start.get(),
+            size: end.saturating_sub(start.get()),
         })
     }
 
@@ -86,14 +86,14 @@ impl Frames {
             .saturating_add(size)
             .div_ceil(PAGE_SIZE)
             .saturating_mul(PAGE_SIZE);
-        let mut kept = Vec::with_capacity(self.free.len() + 1);
+        let mut kept = Vec::with_capacity(self.free.len().saturating_add(1));
         for piece in self.free.drain(..) {
             let (start, end) = (piece.start.get(), piece.end());
             for (low, high) in [(start, end.min(from)), (start.max(to), end)] {
                 if low < high {
                     kept.push(Piece {
                         start: HostPhysical::new(low),
-                        size: high - low,
+                        size: high.saturating_sub(low),
                     });
                 }
             }
@@ -164,12 +164,12 @@ impl Frames {
         let joins_after = after.is_some_and(|other| piece.end() == other.start.get());
         let mut merged = piece;
         if let (true, Some(other)) = (joins_after, after) {
-            merged.size += other.size;
+            merged.size = merged.size.saturating_add(other.size);
             self.free.remove(at);
         }
         if joins_before {
             if let Some(other) = at.checked_sub(1).and_then(|index| self.free.get_mut(index)) {
-                other.size += merged.size;
+                other.size = other.size.saturating_add(merged.size);
             }
         } else {
             self.free.insert(at, merged);

@@ -4,16 +4,6 @@
 //! the way, RAM mostly, and a rule that held on some boards only would be no rule. Registers are
 //! laid out one after another in a window that nothing else is in, interrupts are the next SPIs that nothing else uses, functions get PCI's slots from
 //! the last one down; all in the order of the list, so that it is the same at each boot.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 mod line;
 #[cfg(test)]

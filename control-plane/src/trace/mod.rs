@@ -3,16 +3,6 @@
 //! Each CPU keeps its own events in a ring of its own ([`coproc_core::ring`]), so that CPUs that switch different coprocessors at
 //! the same time don't wait for each other. Readers want one story: [`merge::Cursor`] goes through all rings in
 //! the order of time, a bounded number of events at a time, while the rings go on turning.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 pub mod merge;
 
