@@ -3,6 +3,10 @@
 //! A kernel must be a raw arm64 Image (Linux, Documentation/arch/arm64/booting.rst): its header says how much memory it needs, which
 //! may be more than its file has.
 
+use crate::config::DomainConfig;
+use crate::devicetree::Error;
+use crate::guest_tree::layout;
+use alloc::format;
 use coproc_core::address::GuestPhysical;
 
 const MIB2: u64 = 0x20_0000;
@@ -122,6 +126,26 @@ pub fn place(
         tree: ram,
         kernel: ram.wrapping_add(kernel),
         ramdisk: ramdisk.map(|_| ram.wrapping_add(initrd)),
+    })
+}
+
+/// Places the kernel of a domain, which begins like this, and its ramdisk of so many bytes.
+///
+/// # Errors
+/// What is no kernel, or doesn't fit: naming node and property.
+pub fn of_domain(
+    config: &DomainConfig,
+    kernel: &[u8],
+    ramdisk: Option<u64>,
+) -> Result<Placement, Error> {
+    let header = Header::read(kernel).map_err(|error| {
+        let found = format!("a file that {error}");
+        Error::new(config.kernel.path.clone(), found, "a raw arm64 Image").property("reg")
+    })?;
+    let ram = GuestPhysical::new(layout::RAM_BASE);
+    place(&header, ramdisk, ram, config.memory).map_err(|error| {
+        let found = format!("a kernel that {error}");
+        Error::new(config.path.clone(), found, "more memory").property("memory")
     })
 }
 

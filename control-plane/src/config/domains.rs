@@ -260,11 +260,16 @@ impl DomainConfig {
         .remedy("give the domain less memory or the machine more")
     }
 
+    /// An error about its own devices.
+    pub fn passthrough_error(&self, found: String, expected: &'static str) -> Error {
+        Error::new(self.path.clone(), found, expected).property(passthrough::PROPERTY)
+    }
+
     /// An error about one of its coprocs that shows only when it's brought up.
-    pub fn coproc_unavailable(&self, coproc: &CoprocConfig) -> Error {
+    pub fn coproc_unavailable(&self, coproc: CoprocId) -> Error {
         Error::new(
             self.path.clone(),
-            format!("{}, which can't be used", coproc.path),
+            format!("{coproc}, which can't be used"),
             "a coproc that works",
         )
         .property("baton,coprocs")

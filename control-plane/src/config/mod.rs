@@ -12,6 +12,7 @@ pub mod machine;
 pub mod passthrough;
 pub mod pools;
 pub mod shared_memory;
+mod suitability;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -8,6 +8,9 @@
 use alloc::vec::Vec;
 use coproc_core::address::{HostPhysical, PAGE_SIZE};
 
+const BLOCK: u64 = 0x20_0000;
+const GIBIBYTE: u64 = 1 << 30;
+
 /// A piece of physical memory; start and size are multiples of [`PAGE_SIZE`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Piece {
@@ -144,6 +147,24 @@ impl Frames {
         Ok(Piece { start, size })
     }
 
+    /// Allocates what a domain gets next of the `left` bytes that it lacks: all of it, in one piece and aligned as blocks want it, if there is
+    /// such a piece, else the largest there is, in whole blocks of 2 MiB.
+    ///
+    /// # Errors
+    /// [`FrameError::Exhausted`], [`FrameError::Misaligned`].
+    pub fn allocate_blocks(&mut self, left: u64) -> Result<Piece, FrameError> {
+        let alignment = if left >= GIBIBYTE { GIBIBYTE } else { BLOCK };
+        let whole = self
+            .allocate(left, alignment)
+            .or_else(|_| self.allocate(left, BLOCK));
+        whole.or_else(|error| match error {
+            FrameError::Exhausted { largest, .. } if largest >= 2 * BLOCK && largest < left => {
+                self.allocate(largest.saturating_sub(BLOCK) & !(BLOCK - 1), BLOCK)
+            }
+            error => Err(error),
+        })
+    }
+
     /// Gives a piece back.
     ///
     /// # Errors
@@ -233,6 +254,19 @@ mod tests {
                 largest: frames.largest()
             }
         );
+    }
+
+    #[test]
+    fn a_domain_gets_one_piece_or_as_few_as_there_are() {
+        let mut frames = machine();
+        let whole = frames.allocate_blocks(512 * MIB).unwrap();
+        assert_eq!(whole.size, 512 * MIB);
+        frames.free(whole).unwrap();
+        // 1018 MiB above the hole, 2 below: neither is enough, and the first isn't cut within a block.
+        let first = frames.allocate_blocks(1019 * MIB).unwrap();
+        assert!(first.size < 1018 * MIB && first.size.is_multiple_of(2 * MIB));
+        assert!(first.start.is_aligned(2 * MIB));
+        assert!(frames.allocate_blocks(64 * MIB).is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use coproc_core::address::HostPhysical;
 use coproc_core::coproc::{Coproc, Settings};
-use coproc_core::driver::{Confinement, Match, Unconfined};
+use coproc_core::driver::Match;
 use coproc_core::record::{Header, Log};
 use core::sync::atomic::Ordering;
 use hypervisor::config::machine::{Machine, PciHost, Trigger};
@@ -116,22 +116,11 @@ fn start_coproc(
     allocator: &mut WindowAllocator,
     gic: &mut gic::Gic,
 ) -> Result<Instance, Error> {
-    let other = |found: alloc::string::String, expected: &'static str| {
-        Error::new(config.path.clone(), found, expected).property("device")
-    };
+    let other = |found, expected| config.device_error(found, expected);
     let DeviceLocator::Pci(function) = &config.device else {
-        return Err(other(
-            config.device.to_string(),
-            "a PCI function; other devices are not built yet",
-        ));
+        return Err(config.device_not_built());
     };
-    if function.segment != host.segment || !host.has_bus_of(*function) {
-        let found = format!("{}, which is not below {}", config.device, host.path);
-        return Err(other(
-            found,
-            "a function of the first host bridge; more are not built yet",
-        ));
-    }
+    config.is_below(host, *function)?;
     let address = FunctionAddress {
         bus: function.bus,
         device: function.device,
@@ -160,42 +149,8 @@ fn start_coproc(
         );
         return Err(config.device_unsuitable(found));
     }
-    match facts.confinement(host.stream(*function).is_some()) {
-        Ok(Confinement::Iommu) | Err(Unconfined::Nothing) => {}
-        Ok(Confinement::Own) => {
-            let found = format!("{}, whose only IOMMU is its own", config.device);
-            let expected =
-                "a device behind an IOMMU; PCI functions that confine themselves are not built yet";
-            return Err(other(found, expected));
-        }
-        Err(error) => {
-            let found = format!("{}: {error}", config.device);
-            return Err(other(found, "a device that one IOMMU confines"));
-        }
-    }
-    // Only the first SMMU is driven: a device behind another one would not be confined by it.
-    let stream = match host.stream(*function) {
-        Some((0, stream)) if boot::iommu().is_some() => stream,
-        Some((index, _)) if index > 0 => {
-            let found = format!("{} behind SMMU number {index}", config.device);
-            return Err(other(
-                found,
-                "a device behind the first SMMU; more are not built yet",
-            ));
-        }
-        _ => {
-            let found = format!("{}, which no IOMMU confines", config.device);
-            return Err(other(found, "a device behind an IOMMU"));
-        }
-    };
-    let interrupt = host
-        .intx_interrupt(*function, description.interrupt_pin)
-        .ok_or_else(|| {
-            other(
-                format!("{} without an interrupt", config.device),
-                "an entry in interrupt-map",
-            )
-        })?;
+    let stream = config.stream(host, *function, facts, boot::iommu().is_some())?;
+    let interrupt = config.interrupt(host, *function, description.interrupt_pin)?;
     let placements = vpci::assign_bars(space, address, &description, allocator)
         .map_err(|error| other(error.to_string(), "room in the host bridge's windows"))?;
     let mut regions = [None; 6];
@@ -240,9 +195,7 @@ fn start_coproc(
 
 /// Sets a CPU aside as a firmware core; `number`: which it is here, if it runs.
 fn start_firmware_core(config: &CoprocConfig, number: Option<usize>) -> Result<Instance, Error> {
-    let other = |found: alloc::string::String, expected: &'static str| {
-        Error::new(config.path.clone(), found, expected).property("device")
-    };
+    let other = |found, expected| config.device_error(found, expected);
     let driver = platforms::coproc::by_name(&config.driver)
         .ok_or_else(|| other(config.driver.clone(), "a driver that is compiled in"))?;
     let facts = driver.description();
@@ -281,9 +234,7 @@ fn share(
     interrupt: Option<u32>,
     device: Device,
 ) -> Result<Instance, Error> {
-    let other = |found: alloc::string::String, expected: &'static str| {
-        Error::new(config.path.clone(), found, expected).property("device")
-    };
+    let other = |found, expected| config.device_error(found, expected);
     #[cfg(feature = "fault-injection")]
     let driver: Box<dyn coproc_core::Driver> = Box::new(super::unreliable::Unreliable(driver));
     let defaults = Settings::of(&*driver);

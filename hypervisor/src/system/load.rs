@@ -24,11 +24,11 @@ use core::sync::atomic::Ordering;
 use hypervisor::config::{DomainConfig, domains::Module};
 use hypervisor::devicetree::{Error, Region};
 use hypervisor::guest_tree::{self, GuestTree, layout};
-use hypervisor::image::{self, Header};
+use hypervisor::image;
 use hypervisor::lifecycle::numbers::Numbers;
-use hypervisor::memory::frames::{FrameError, Piece};
+use hypervisor::memory::frames::Piece;
 use hypervisor::physical_timer::PhysicalTimer;
-use hypervisor::vcpu_schedule::{CpuSet, Parameters, ScheduleError, VcpuId};
+use hypervisor::vcpu_schedule::{VcpuId, placing};
 use hypervisor::vgic::{ListRegisters, Vgic};
 use hypervisor::vpci::{SLOTS, Signals, VirtualBus, Window, Windows};
 use hypervisor::vpl011::Vpl011;
@@ -36,7 +36,6 @@ use platforms::translation::{Stage2Attributes, TranslationTable};
 use spin::Mutex;
 
 const PAGE: u64 = 0x1000;
-const BLOCK: u64 = 0x20_0000;
 const GIBIBYTE: u64 = 1 << 30;
 /// Bytes scrubbed or copied in a step: what takes no longer than EL2 may go without looking for an interrupt.
 const CHUNK: u64 = 0x8000;
@@ -113,45 +112,18 @@ impl<'a> Workshop<'a> {
         config: &DomainConfig,
         scheduled: &mut Vec<(usize, VcpuId)>,
     ) -> Result<Vec<Vcpu>, Error> {
-        let refused = |property: &'static str, found: String, expected: &'static str| {
-            Error::new(config.path.clone(), found, expected).property(property)
-        };
-        let pool = schedule::pools().get(config.pool).ok_or_else(|| {
-            refused(
-                "baton,cpu-pool",
-                "no pool".to_string(),
-                "a pool with a CPU that runs",
-            )
-        })?;
+        let pool = schedule::pools()
+            .get(config.pool)
+            .ok_or_else(|| placing::no_pool(config))?;
         let mut vcpus = Vec::new();
         for index in 0..config.cpus as usize {
-            let mut parameters = Parameters {
-                share: config.share,
-                affinity: CpuSet::ALL,
-            };
-            if let Some(wanted) = config.affinity.get(index) {
-                let running = self.online.get(*wanted).copied().flatten();
-                let cpu = running.ok_or_else(|| {
-                    let found = format!("CPU {wanted}, which does not run domains");
-                    let expected = "a CPU that started and is no firmware core";
-                    refused("baton,cpu-affinity", found, expected)
-                })?;
-                parameters.affinity = CpuSet::only(cpu);
-            }
+            let parameters = placing::parameters(config, index, self.online)?;
             let mut inner = pool.lock();
             let added = inner.pool.add(&parameters, timer::now());
             let algorithm = inner.pool.algorithm();
             drop(inner);
-            let (id, kick) = added.map_err(|error| {
-                let found = format!("vCPU {index} in pool {} ({algorithm}): {error}", pool.id);
-                let property = match error {
-                    ScheduleError::NoCpu => "baton,cpu-affinity",
-                    ScheduleError::OutOfRange { .. } => "baton,cpu-weight",
-                    _ if config.share.budget.is_some() => "baton,cpu-budget-us",
-                    _ => "cpus",
-                };
-                refused(property, found, "what the pool can give")
-            })?;
+            let (id, kick) = added
+                .map_err(|error| placing::refusal(config, index, pool.id, algorithm, error))?;
             schedule::announce(kick);
             scheduled.push((config.pool, id));
             vcpus.push(Vcpu::new(
@@ -242,23 +214,9 @@ pub fn fill_flash(domain: &Domain, offset: u64) -> Result<Option<u64>, Error> {
 fn take_memory(config: &DomainConfig, taken: &mut Vec<Piece>) -> Result<(), Error> {
     let mut left = config.memory;
     while left > 0 {
-        let alignment = if left >= GIBIBYTE { GIBIBYTE } else { BLOCK };
         let mut frames = FRAMES.lock();
         let free = frames.total();
-        let piece = frames
-            .allocate(left, alignment)
-            .or_else(|_| frames.allocate(left, BLOCK))
-            .or_else(|error| {
-                // Not in one piece: the largest there is, in whole blocks, then the rest.
-                match error {
-                    FrameError::Exhausted { largest, .. }
-                        if largest >= 2 * BLOCK && largest < left =>
-                    {
-                        frames.allocate((largest - BLOCK) & !(BLOCK - 1), BLOCK)
-                    }
-                    error => Err(error),
-                }
-            });
+        let piece = frames.allocate_blocks(left);
         drop(frames);
         let Ok(piece) = piece else {
             let given: u64 = taken.iter().map(|piece| piece.size).sum();
@@ -385,28 +343,7 @@ impl Images {
         }
         let kernel = file(&config.kernel)?;
         let ramdisk = config.ramdisk.as_ref().map(file).transpose()?;
-        let header = Header::read(kernel).map_err(|error| {
-            Error::new(
-                config.kernel.path.clone(),
-                format!("a file that {error}"),
-                "a raw arm64 Image",
-            )
-            .property("reg")
-        })?;
-        let placement = image::place(
-            &header,
-            ramdisk.map(|file| file.len() as u64),
-            ram,
-            config.memory,
-        )
-        .map_err(|error| {
-            Error::new(
-                config.path.clone(),
-                format!("a kernel that {error}"),
-                "more memory",
-            )
-            .property("memory")
-        })?;
+        let placement = image::of_domain(config, kernel, ramdisk.map(|file| file.len() as u64))?;
         let mut parts = Vec::from([(placement.kernel, Source::File(kernel))]);
         let mut initrd = None;
         if let (Some(file), Some(at)) = (ramdisk, placement.ramdisk) {
@@ -570,11 +507,7 @@ pub fn connect(domain: &Domain, instances: &[Instance], number: usize) -> Result
     let mut found = instances.iter().enumerate();
     let Some((index, instance)) = found.find(|(_, instance)| instance.id == assignment.coproc)
     else {
-        return Err(other(
-            format!("{}, which can't be used", assignment.coproc),
-            "a coproc that works",
-        )
-        .remedy("see the error of that coproc"));
+        return Err(domain.config.coproc_unavailable(assignment.coproc));
     };
     let slot = domain
         .pci

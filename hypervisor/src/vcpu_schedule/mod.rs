@@ -22,6 +22,7 @@
 mod cpus;
 mod deadline;
 mod null;
+pub mod placing;
 mod pool;
 mod ready;
 #[cfg(test)]

@@ -82,6 +82,11 @@ impl PciHost {
         function.segment == self.segment && (self.first_bus..=self.last_bus).contains(&function.bus)
     }
 
+    /// Whether the function is on its own bus, not behind another bridge.
+    pub fn has_on_own_bus(&self, function: PciFunction) -> bool {
+        function.segment == self.segment && function.bus == self.first_bus
+    }
+
     /// The interrupt that INTx `pin` (1 = INTA to 4 = INTD) of a function *on the root bus* arrives as. For
     /// one behind bridges pass the root port, with the pin swizzled at each bridge on the way.
     pub fn intx_interrupt(&self, function: PciFunction, pin: u8) -> Option<Interrupt> {

@@ -17,6 +17,7 @@ use coproc_core::address::PAGE_SIZE;
 use hypervisor::config::PciFunction;
 use hypervisor::config::machine::{Interrupt, PciHost};
 use hypervisor::devicetree::Error;
+use hypervisor::passthrough::{no_interrupt, not_on_own_bus};
 use hypervisor::v2m;
 use hypervisor::vpci::{
     self, BARS, BarPlacement, FunctionAddress, FunctionDescription, PhysicalError, SlotError,
@@ -46,11 +47,9 @@ pub(super) fn prepare(
 ) -> Result<(Function, Interrupt), Error> {
     let name = format!("pci:{function}");
     // INTx of a function behind bridges would have to be swizzled on the way.
-    let host =
-        host.filter(|host| function.segment == host.segment && function.bus == host.first_bus);
+    let host = host.filter(|host| host.has_on_own_bus(function));
     let Some((host, space)) = host.zip(boot::config_space()) else {
-        let found = format!("{name}, which is not on the first host bridge's own bus");
-        return Err(other(found, "a function there; others are not built yet"));
+        return Err(not_on_own_bus(&name, other));
     };
     let address = FunctionAddress {
         bus: function.bus,
@@ -70,13 +69,7 @@ pub(super) fn prepare(
     vpci::set_interrupt_disable(&mut *space, address, true);
     vpci::disable_messages(&mut *space, address);
     let interrupt = host.intx_interrupt(function, description.interrupt_pin);
-    let interrupt = interrupt.ok_or_else(|| {
-        let found = format!("{name}, which has no INTx interrupt");
-        other(
-            found,
-            "a function with one; messages alone are not built yet",
-        )
-    })?;
+    let interrupt = interrupt.ok_or_else(|| no_interrupt(&name, other))?;
     // A smaller one would be mapped with what else is in its page.
     for bar in description.bars.iter_mut().flatten() {
         bar.size = bar.size.max(PAGE_SIZE);

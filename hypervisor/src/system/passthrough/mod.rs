@@ -48,7 +48,7 @@ use hypervisor::config::{Dma, DomainConfig, Passed};
 use hypervisor::console::devices::DeviceReport;
 use hypervisor::devicetree::Error;
 use hypervisor::guest_tree::layout;
-use hypervisor::passthrough::{Arrival, Line, Pages, Place, plan};
+use hypervisor::passthrough::{Arrival, Line, Pages, Place, claim, plan};
 use hypervisor::vgic::Version;
 use hypervisor::vpci::WindowAllocator;
 use platforms::translation::{Stage2Attributes, TranslationError};
@@ -124,10 +124,7 @@ pub fn prepare(
     windows: &mut WindowAllocator,
     used: &mut Vec<u32>,
 ) -> Result<Given, Error> {
-    let other = |found: String, expected: &'static str| {
-        Error::new(config.path.clone(), found, expected)
-            .property(hypervisor::config::passthrough::PROPERTY)
-    };
+    let other = |found: String, expected: &'static str| config.passthrough_error(found, expected);
     let mut given = Given::default();
     let places = plan(&config.passthrough)
         .map_err(|full| other(full.to_string(), "less, or smaller devices"))?;
@@ -167,14 +164,7 @@ pub fn prepare(
             let found = format!("{name}, whose IOMMU doesn't work");
             return Err(other(found, "a device that an IOMMU confines"));
         }
-        for interrupt in &interrupts {
-            if used.contains(&interrupt.intid.0) {
-                let found = format!("{name}, whose {} is shared", interrupt.intid);
-                let error = other(found, "a device that shares no interrupt");
-                return Err(error.remedy("for a PCI function: plug it into another slot"));
-            }
-            used.push(interrupt.intid.0);
-        }
+        claim(config, &name, &interrupts, used)?;
         let first = given.wires.len();
         given
             .wires
