@@ -31,4 +31,5 @@ pub mod injection;
 pub mod lifecycle;
 pub mod memory;
 pub mod passthrough;
+pub mod speculation;
 pub mod trace;

@@ -12,7 +12,7 @@ extern crate alloc;
 pub use control_plane::injection;
 pub use control_plane::{
     config, console, devicetree, errata, flash, fw_cfg, guest_tree, image, lifecycle, memory,
-    passthrough, trace,
+    passthrough, speculation, trace,
 };
 
 pub mod ivshmem;

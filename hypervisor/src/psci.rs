@@ -20,6 +20,7 @@
     )
 )]
 
+use crate::speculation::{Remedies, Remedy, Workaround};
 use alloc::vec::Vec;
 use arm_psci::{ErrorCode, Function, FunctionId, PowerState};
 
@@ -30,9 +31,6 @@ pub const SMCCC_VERSION: u32 = 0x0001_0002;
 
 const ID_SMCCC_VERSION: u32 = 0x8000_0000;
 const ID_SMCCC_ARCH_FEATURES: u32 = 0x8000_0001;
-const ID_WORKAROUND_1: u32 = 0x8000_8000;
-const ID_WORKAROUND_2: u32 = 0x8000_7fff;
-const ID_WORKAROUND_3: u32 = 0x8000_3fff;
 
 const ID_VERSION: u32 = FunctionId::PsciVersion as u32;
 const ID_FEATURES: u32 = FunctionId::PsciFeatures as u32;
@@ -44,59 +42,6 @@ const MIGRATE_NOT_NEEDED: i64 = 2;
 const CPU_SUSPEND_EXTENDED_FORMAT: i64 = 1 << 1;
 /// SMCCC's NOT_SUPPORTED, the same number as PSCI's.
 const NOT_SUPPORTED: i64 = -1;
-
-/// A CPU vulnerability that SMCCC defines a firmware call for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Vulnerability {
-    /// SMCCC_ARCH_WORKAROUND_1: branch target injection (Spectre v2, CVE-2017-5715).
-    BranchTarget,
-    /// SMCCC_ARCH_WORKAROUND_2: speculative store bypass (Spectre v4, CVE-2018-3639).
-    StoreBypass {
-        /// The caller's argument: whether to switch the mitigation on.
-        enable: bool,
-    },
-    /// SMCCC_ARCH_WORKAROUND_3: branch history injection (Spectre BHB, CVE-2022-23960).
-    BranchHistory,
-}
-
-/// What this machine's CPUs need against one vulnerability.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Mitigation {
-    /// Not known: the guest is told NOT_SUPPORTED and draws its own conclusion.
-    #[default]
-    Unknown,
-    /// The guest must call; the hypervisor performs it ([`Outcome::Mitigate`]).
-    Required,
-    /// These CPUs aren't affected; the call is harmless.
-    NotAffected,
-}
-
-/// The answers about all three workarounds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Workarounds {
-    /// For SMCCC_ARCH_WORKAROUND_1.
-    pub branch_target: Mitigation,
-    /// For SMCCC_ARCH_WORKAROUND_2.
-    pub store_bypass: Mitigation,
-    /// For SMCCC_ARCH_WORKAROUND_3.
-    pub branch_history: Mitigation,
-}
-
-impl Workarounds {
-    fn answer(&self, id: u32) -> Option<i64> {
-        let mitigation = match id {
-            ID_WORKAROUND_1 => self.branch_target,
-            ID_WORKAROUND_2 => self.store_bypass,
-            ID_WORKAROUND_3 => self.branch_history,
-            _ => return None,
-        };
-        Some(match mitigation {
-            Mitigation::Unknown => NOT_SUPPORTED,
-            Mitigation::Required => 0,
-            Mitigation::NotAffected => 1,
-        })
-    }
-}
 
 /// A decoded call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,7 +55,7 @@ pub enum Call {
     /// SMCCC_ARCH_FEATURES of this function identifier.
     ArchFeatures(u32),
     /// One of the SMCCC_ARCH_WORKAROUND calls.
-    Workaround(Vulnerability),
+    Workaround(Workaround),
     /// A function identifier that nobody here knows.
     Unknown(u32),
 }
@@ -191,15 +136,11 @@ impl Call {
         if let Some(value) = constant(x0, x1) {
             return Self::Constant(value);
         }
-        match id {
-            ID_SMCCC_ARCH_FEATURES => return Self::ArchFeatures(x1 as u32),
-            ID_WORKAROUND_1 => return Self::Workaround(Vulnerability::BranchTarget),
-            ID_WORKAROUND_2 => {
-                let enable = x1 as u32 != 0;
-                return Self::Workaround(Vulnerability::StoreBypass { enable });
-            }
-            ID_WORKAROUND_3 => return Self::Workaround(Vulnerability::BranchHistory),
-            _ => {}
+        if id == ID_SMCCC_ARCH_FEATURES {
+            return Self::ArchFeatures(x1 as u32);
+        }
+        if let Some(workaround) = Workaround::by_id(id) {
+            return Self::Workaround(workaround);
         }
         match FunctionId::try_from(id) {
             Ok(known) if implemented(known) => match Function::try_from(&registers) {
@@ -232,8 +173,8 @@ pub enum Outcome {
     /// The calling vCPU gets x0 = 0 and then waits for an interrupt, as by WFI. Power-down states
     /// are served alike: PSCI lets a suspend end early (DEN 0022, 5.4.5).
     Suspend,
-    /// Perform this mitigation on the physical CPU, x0 = 0, and go on.
-    Mitigate(Vulnerability),
+    /// Make this call of the firmware below EL2, x0 = 0, and go on.
+    Mitigate(Workaround),
     /// The domain has switched itself off.
     SystemOff,
     /// The domain asks for a restart.
@@ -265,18 +206,18 @@ pub enum VcpuPower {
 #[derive(Clone, Debug)]
 pub struct DomainPower {
     vcpus: Vec<(u64, VcpuPower)>,
-    workarounds: Workarounds,
+    remedies: Remedies,
 }
 
 impl DomainPower {
     /// A domain whose vCPUs have these affinities (MPIDR_EL1's Aff3..Aff0, other bits zero), in
-    /// the order of their indices. The first is on, the others off.
-    pub fn new(affinities: impl IntoIterator<Item = u64>, workarounds: Workarounds) -> Self {
+    /// the order of their indices. The first is on, the others off. `remedies`: what there is on the CPUs that they may run on.
+    pub fn new(affinities: impl IntoIterator<Item = u64>, remedies: Remedies) -> Self {
         let vcpus = affinities
             .into_iter()
             .map(|affinity| (affinity, VcpuPower::Off))
             .collect();
-        let mut power = Self { vcpus, workarounds };
+        let mut power = Self { vcpus, remedies };
         power.reset();
         power
     }
@@ -323,9 +264,11 @@ impl DomainPower {
             Call::Constant(value) => Outcome::Return(value),
             Call::ArchFeatures(ID_SMCCC_VERSION | ID_SMCCC_ARCH_FEATURES) => Outcome::value(0),
             Call::ArchFeatures(id) => {
-                Outcome::value(self.workarounds.answer(id).unwrap_or(NOT_SUPPORTED))
+                Outcome::value(Workaround::by_id(id).map_or(NOT_SUPPORTED, |workaround| {
+                    self.remedies.answer(workaround).into()
+                }))
             }
-            Call::Workaround(vulnerability) => self.mitigate(vulnerability),
+            Call::Workaround(workaround) => self.mitigate(workaround),
             Call::Unknown(_) => Outcome::value(NOT_SUPPORTED),
         }
     }
@@ -412,16 +355,12 @@ impl DomainPower {
         }
     }
 
-    fn mitigate(&self, vulnerability: Vulnerability) -> Outcome {
-        let mitigation = match vulnerability {
-            Vulnerability::BranchTarget => self.workarounds.branch_target,
-            Vulnerability::StoreBypass { .. } => self.workarounds.store_bypass,
-            Vulnerability::BranchHistory => self.workarounds.branch_history,
-        };
-        match mitigation {
-            Mitigation::Unknown => Outcome::value(NOT_SUPPORTED),
-            Mitigation::Required => Outcome::Mitigate(vulnerability),
-            Mitigation::NotAffected => Outcome::value(0),
+    fn mitigate(&self, workaround: Workaround) -> Outcome {
+        match (self.remedies.against(workaround), workaround) {
+            // It's never offered: the mitigation is always on.
+            (_, Workaround::StoreBypass) | (Remedy::None, _) => Outcome::value(NOT_SUPPORTED),
+            (Remedy::Call, _) => Outcome::Mitigate(workaround),
+            (Remedy::Unneeded, _) => Outcome::value(0),
         }
     }
 }
@@ -434,7 +373,7 @@ mod tests {
     const RAM: u64 = 0x4000_0000;
 
     fn two() -> DomainPower {
-        DomainPower::new([0, 1], Workarounds::default())
+        DomainPower::new([0, 1], Remedies::default())
     }
 
     fn call(power: &mut DomainPower, caller: usize, registers: [u64; 4]) -> Outcome {
@@ -598,27 +537,44 @@ mod tests {
 
     #[test]
     fn workarounds_answer_what_the_cpus_need() {
-        let mut power = DomainPower::new(
-            [0],
-            Workarounds {
-                branch_target: Mitigation::Required,
-                store_bypass: Mitigation::Unknown,
-                branch_history: Mitigation::NotAffected,
-            },
-        );
-        assert_eq!(asks(&mut power, [0x8000_0001, 0x8000_8000, 0, 0]), 0);
-        assert_eq!(asks(&mut power, [0x8000_0001, 0x8000_7fff, 0, 0]), -1);
-        assert_eq!(asks(&mut power, [0x8000_0001, 0x8000_3fff, 0, 0]), 1);
+        const IDS: [u64; 3] = [0x8000_8000, 0x8000_7fff, 0x8000_3fff];
+        let with = |remedy| {
+            let remedies = Remedies {
+                branch_target: remedy,
+                store_bypass: remedy,
+                branch_history: remedy,
+            };
+            DomainPower::new([0], remedies)
+        };
+        // What is told about each, and what the call itself answers; `None`: it's made.
+        for (remedy, told, called) in [
+            (Remedy::Unneeded, [1, -2, 1], [Some(0), Some(-1), Some(0)]),
+            (Remedy::Call, [0, -2, 0], [None, Some(-1), None]),
+            (Remedy::None, [-1, -1, -1], [Some(-1); 3]),
+        ] {
+            let mut power = with(remedy);
+            for ((id, told), called) in IDS.into_iter().zip(told).zip(called) {
+                let name = alloc::format!("{remedy:?} {id:#x}");
+                assert_eq!(asks(&mut power, [0x8000_0001, id, 0, 0]), told, "{name}");
+                for argument in [0, 1] {
+                    let outcome = call(&mut power, 0, [id, argument, 0, 0]);
+                    match called {
+                        Some(value) => assert_eq!(returned(outcome), value, "{name}"),
+                        None => {
+                            let workaround = Workaround::by_id(id as u32).unwrap();
+                            assert_eq!(outcome, Outcome::Mitigate(workaround), "{name}");
+                        }
+                    }
+                }
+            }
+        }
+        let mut power = with(Remedy::Call);
         assert_eq!(asks(&mut power, [0x8000_0001, 0x8000_0000, 0, 0]), 0);
         assert_eq!(
             asks(&mut power, [0x8000_0001, 0x8000_0002, 0, 0]),
             -1,
             "SOC_ID"
         );
-        let mitigate = Outcome::Mitigate(Vulnerability::BranchTarget);
-        assert_eq!(call(&mut power, 0, [0x8000_8000, 0, 0, 0]), mitigate);
-        assert_eq!(asks(&mut power, [0x8000_7fff, 1, 0, 0]), -1);
-        assert_eq!(asks(&mut power, [0x8000_3fff, 0, 0, 0]), 0);
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use super::machine::*;
 use super::*;
 use crate::devicetree::tests::{QEMU_GICV2, QEMU_GICV3, build, cells, node};
 use crate::devicetree::{Region, Tree};
-use crate::errata::Hardening;
+use crate::speculation::Hardening;
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;

@@ -25,6 +25,8 @@ pub struct Cpu {
     stack: UnsafeCell<usize>,
     /// Not 0: the next exit doesn't go straight back to the guest. Read by the vectors.
     work: AtomicU32,
+    /// Which of the firmware's functions clears the branch predictor. Read by the hardened vectors.
+    remedy: AtomicU32,
     /// Number of the CPU: its index in the machine's list.
     index: usize,
     /// MPIDR affinity.
@@ -44,6 +46,7 @@ impl Cpu {
             scratch: [const { UnsafeCell::new(0) }; 2],
             stack: UnsafeCell::new(0),
             work: AtomicU32::new(0),
+            remedy: AtomicU32::new(0),
             index,
             affinity: AtomicU64::new(0),
             loaded: AtomicUsize::new(0),
@@ -54,6 +57,11 @@ impl Cpu {
     #[inline(always)]
     pub const fn index(&self) -> usize {
         self.index
+    }
+
+    /// The hardened vectors of this CPU call this function of the firmware's. Before they are in force.
+    pub fn clear_predictor_by(&self, function: u32) {
+        self.remedy.store(function, Ordering::Relaxed);
     }
 
     /// There is something that this CPU must see to before it resumes a guest: what it is was stored before.

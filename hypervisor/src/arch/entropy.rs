@@ -46,7 +46,7 @@ pub fn configure(conduit: Option<Conduit>) {
 
 /// Calls the firmware: what it leaves in X0 to X3.
 #[inline(never)]
-fn call(id: u32, argument: u64) -> [u64; 4] {
+pub(super) fn call(id: u32, argument: u64) -> [u64; 4] {
     let mut arguments = [0; 17];
     let [first, ..] = &mut arguments;
     *first = argument;

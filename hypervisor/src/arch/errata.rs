@@ -1,24 +1,19 @@
-//! Carries out what [`hypervisor::errata`] decides.
+//! Carries out what [`hypervisor::errata`] and [`hypervisor::speculation`] decide.
 
 use super::power::Conduit;
 use super::processor::This;
 use super::registers::read;
-use super::timer;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use hypervisor::errata::{BranchPredictor, Errata, Hardening, Midr, Offer};
+use super::{cpu, entropy, timer};
+use core::sync::atomic::{AtomicU8, Ordering};
+use hypervisor::errata::{Errata, Midr};
 use hypervisor::processor::controls;
-use hypervisor::psci::{Mitigation, Workarounds};
-use smccc::{Smc, arch};
-use spin::Once;
-
-/// SMCCC_ARCH_WORKAROUND_1 (Arm DEN 0028, 7.4).
-const WORKAROUND_1: u32 = 0x8000_8000;
+use hypervisor::speculation::{BranchPredictor, Hardening, NOT_SUPPORTED, Remedies, Workaround};
+use spin::{Mutex, Once};
 
 /// What the CPUs have that have started, together.
 static FOUND: AtomicU8 = AtomicU8::new(0);
-/// One of them calls its firmware at exits; one of them may need it and can't.
-static CALLED: AtomicBool = AtomicBool::new(false);
-static EXPOSED: AtomicBool = AtomicBool::new(false);
+/// What there is on all of them.
+static REMEDIES: Mutex<Option<Remedies>> = Mutex::new(None);
 
 /// Whether there is firmware below EL2, and what is wanted.
 static CONFIGURED: Once<(bool, Hardening)> = Once::new();
@@ -57,23 +52,31 @@ pub fn start() -> Decision {
     let errata = Errata::of(midr);
     FOUND.fetch_or(errata.bits(), Ordering::Relaxed);
     let (firmware, wanted) = CONFIGURED.get().copied().unwrap_or_default();
-    let offer = if firmware { offer() } else { Offer::None };
     // Without firmware an SMC is UNDEFINED, or worse.
     let wanted = if firmware { wanted } else { Hardening::Auto };
-    let predictor = BranchPredictor::policy(midr, read!("id_aa64pfr0_el1"), offer, wanted);
+    let remedies = Remedies::find(midr, read!("id_aa64pfr0_el1"), |function, argument| {
+        if firmware {
+            let [answer, ..] = entropy::call(function, argument.into());
+            answer as i32
+        } else {
+            NOT_SUPPORTED
+        }
+    });
+    let mut all = REMEDIES.lock();
+    *all = Some(all.map_or(remedies, |all| all.and(remedies)));
+    drop(all);
+    let predictor = BranchPredictor::policy(remedies, wanted);
     let mut cost = 0;
-    if controls::protect_exits(&mut This, predictor) {
-        CALLED.store(true, Ordering::Relaxed);
+    if let BranchPredictor::Firmware(workaround) = predictor {
+        cpu::current().clear_predictor_by(workaround as u32);
         const CALLS: u64 = 16;
         let before = timer::now();
         for _ in 0..CALLS {
-            invalidate_predictor();
+            mitigate(workaround);
         }
         cost = timer::now().since(before).as_nanos() / CALLS;
     }
-    if predictor == BranchPredictor::Exposed {
-        EXPOSED.store(true, Ordering::Relaxed);
-    }
+    controls::protect_exits(&mut This, predictor);
     Decision {
         midr,
         errata,
@@ -82,34 +85,13 @@ pub fn start() -> Decision {
     }
 }
 
-/// What the firmware offers for this CPU.
-fn offer() -> Offer {
-    // PSCI 1.0 tells whether there is an SMCCC that can be asked; every later function identifier is answered then.
-    match arch::features::<Smc>(WORKAROUND_1) {
-        Ok(0) => Offer::Call,
-        Ok(_) | Err(arch::Error::NotRequired) => Offer::Unneeded,
-        Err(_) => Offer::None,
-    }
-}
-
-/// Lets the firmware invalidate this CPU's branch predictor: for the vectors' other half, a guest that asks for it.
-pub fn invalidate_predictor() {
+/// Lets the firmware do this on this CPU: for the vectors' other half, a guest that asks for it.
+pub fn mitigate(workaround: Workaround) {
     // What it answers changes nothing: the call itself is the remedy.
-    let _ = arch::arch_workaround_1::<Smc>();
+    let _ = entropy::call(workaround as u32, 0);
 }
 
-/// What guests are told about the calls that would protect *them*: a vCPU may go to any CPU, so the answers of all count.
-pub fn workarounds() -> Workarounds {
-    let branch_target = match (
-        CALLED.load(Ordering::Relaxed),
-        EXPOSED.load(Ordering::Relaxed),
-    ) {
-        (_, true) => Mitigation::Unknown,
-        (true, false) => Mitigation::Required,
-        (false, false) => Mitigation::NotAffected,
-    };
-    Workarounds {
-        branch_target,
-        ..Workarounds::default()
-    }
+/// What there is on every CPU: guests are told what would protect *them*.
+pub fn remedies() -> Remedies {
+    REMEDIES.lock().unwrap_or_default()
 }

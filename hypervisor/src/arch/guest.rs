@@ -43,6 +43,7 @@ pub fn inject(registers: &mut Registers, exception: Exception) {
         pc: registers.elr,
         pstate: registers.spsr,
         vbar: read!("vbar_el1"),
+        sctlr: read!("sctlr_el1"),
     };
     let after = inject::take(exception, before);
     write!("elr_el1", after.elr);

@@ -22,6 +22,7 @@
 .equ CPU_SCRATCH,   16
 .equ CPU_STACK,     32
 .equ CPU_WORK,      40
+.equ CPU_REMEDY,    44
 
 // What `baton_access` and `baton_register` answer, and the kinds of exits that `baton_exit` is told.
 .equ RESUME,        0               // registers saved by the callee are as they were
@@ -61,15 +62,15 @@ baton_vectors:
     ventry  exit_irq
     ventry  exit_serror
 
-// The same for a CPU whose branch predictor a guest can train against EL2, and whose firmware knows how to clear it (hypervisor/src/errata.rs):
-// before the first indirect branch the firmware is called, SMCCC_ARCH_WORKAROUND_1. It changes x0 to x3 at most (Arm DEN 0028, 2.6), which
-// lie in the register file meanwhile. The branch back is direct.
+// The same for a CPU whose branch predictor a guest can train against EL2, and whose firmware knows how to clear it
+// (control-plane/src/speculation.rs): before the first indirect branch the firmware is called, SMCCC_ARCH_WORKAROUND_1 or 3. It changes x0 to x3
+// at most (Arm DEN 0028, 2.6), which lie in the register file meanwhile. The branch back is direct.
 .macro hardened label
     .balign 0x80
     stp     x0, x1, [sp, #0]
     stp     x2, x3, [sp, #16]
-    mov     w0, #0x80000000
-    movk    w0, #0x8000
+    mrs     x0, tpidr_el2
+    ldr     w0, [x0, #CPU_REMEDY]
     smc     #0
     ldp     x2, x3, [sp, #16]
     ldp     x0, x1, [sp, #0]

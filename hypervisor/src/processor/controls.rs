@@ -1,7 +1,7 @@
 //! What a CPU runs guests under, from its first one on.
 
 use super::{Dsb, Processor, Register, Tlbi, Vectors};
-use crate::errata::BranchPredictor;
+use crate::speculation::BranchPredictor;
 use crate::trap::controls::{GUEST, GUEST_DEBUG, GUEST_FLOAT, GUEST_NO_FLOAT, HypervisorControl};
 
 /// Sets this CPU's controls of EL1. `vtcr` describes every stage 2; the tables of `nobody` map nothing; `counters` is the number of event
@@ -39,14 +39,11 @@ pub fn set_virtual_interrupt(cpu: &mut impl Processor, raised: bool) {
     cpu.write(Register::Hcr, control.bits());
 }
 
-/// Has exits do about the branch predictor what was decided for this CPU. Returns whether the firmware is called.
-pub fn protect_exits(cpu: &mut impl Processor, predictor: BranchPredictor) -> bool {
-    let called = predictor == BranchPredictor::Firmware;
-    cpu.vectors(if called {
-        Vectors::Hardened
-    } else {
-        Vectors::Plain
+/// Has exits do about the branch predictor what was decided for this CPU.
+pub fn protect_exits(cpu: &mut impl Processor, predictor: BranchPredictor) {
+    cpu.vectors(match predictor {
+        BranchPredictor::Firmware(_) => Vectors::Hardened,
+        _ => Vectors::Plain,
     });
     cpu.isb(); // in force before the first exit
-    called
 }

@@ -382,7 +382,7 @@ impl Domain {
             held_since: AtomicU64::new(0),
             vcpus,
             memory: RwLock::new(Vec::new()),
-            power: Mutex::new(DomainPower::new(affinities, errata::workarounds())),
+            power: Mutex::new(DomainPower::new(affinities, errata::remedies())),
             pci: Mutex::new(Pci {
                 bus,
                 links: [None; SLOTS],

@@ -339,9 +339,8 @@ fn call(member: Member, registers: &mut Registers) {
             registers.set(0, 0);
             wait(member);
         }
-        Outcome::Mitigate(_) => {
-            // Others than this one are never offered (`errata::workarounds`).
-            errata::invalidate_predictor();
+        Outcome::Mitigate(workaround) => {
+            errata::mitigate(workaround);
             registers.set(0, 0);
         }
         Outcome::SystemOff => domain.end(Ending::Off),

@@ -19,8 +19,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use hypervisor::config::machine::{self, EnableMethod, Gic, Machine, PciHost, WindowKind};
 use hypervisor::config::{Configuration, Known, KnownName};
 use hypervisor::devicetree::{Error, Region, Tree};
-use hypervisor::errata::BranchPredictor;
 use hypervisor::lifecycle::State;
+use hypervisor::speculation::BranchPredictor;
 use hypervisor::vcpu_schedule::{self, CpuSet, Pool};
 use hypervisor::vpci::{self, ConfigAccess, FunctionAddress, HostWindow, WindowAllocator};
 use platforms::translation::Geometry;
@@ -270,7 +270,7 @@ fn report_core(index: usize, decision: &errata::Decision) {
         decision.errata,
         decision.predictor
     );
-    if decision.predictor == BranchPredictor::Firmware {
+    if matches!(decision.predictor, BranchPredictor::Firmware(_)) {
         log::info!(
             "CPU {index}: a call of the firmware takes {} ns",
             decision.cost

@@ -9,6 +9,8 @@ pub struct Before {
     pub pstate: u64,
     /// VBAR_EL1.
     pub vbar: u64,
+    /// SCTLR_EL1.
+    pub sctlr: u64,
 }
 
 /// What taking an exception writes.
@@ -53,6 +55,10 @@ const EL1T: u64 = 0x4;
 const MASKED: u64 = 0x3c0;
 const FLAGS: u64 = 0xf000_0000;
 const PAN: u64 = 1 << 22;
+const SSBS: u64 = 1 << 12;
+/// SCTLR_EL1: PSTATE.PAN stays as it is; PSTATE.SSBS at an exception. Both are RES0 or RES1 where there is no such state.
+const SPAN: u64 = 1 << 23;
+const DSSBS: u64 = 1 << 44;
 
 /// Computes the guest's state after taking `exception`.
 pub const fn take(exception: Exception, before: Before) -> After {
@@ -74,9 +80,15 @@ pub const fn take(exception: Exception, before: Before) -> After {
             (if lower { 0x20 } else { 0x21 }, 0x10, Some(address))
         }
     };
+    let pan = if before.sctlr & SPAN == 0 {
+        PAN
+    } else {
+        before.pstate & PAN
+    };
+    let ssbs = if before.sctlr & DSSBS == 0 { 0 } else { SSBS };
     After {
         pc: before.vbar.wrapping_add(offset),
-        pstate: before.pstate & (FLAGS | PAN) | MASKED | EL1H,
+        pstate: before.pstate & FLAGS | pan | ssbs | MASKED | EL1H,
         elr: before.pc,
         spsr: before.pstate,
         esr: class << 26 | 1 << 25 | status,
@@ -99,6 +111,7 @@ mod tests {
                 pc: 0x8000,
                 pstate: 0x6000_0005,
                 vbar: 0x1_0000,
+                sctlr: SPAN,
             },
         );
         assert_eq!(after.pc, 0x1_0200);
@@ -117,6 +130,7 @@ mod tests {
                 pc: 0x10,
                 pstate: 0,
                 vbar: 0x1_0000,
+                sctlr: SPAN,
             },
         );
         assert_eq!((after.pc, after.esr >> 26), (0x1_0400, 0x20));
@@ -126,11 +140,36 @@ mod tests {
                 pc: 4,
                 pstate: 0x4,
                 vbar: 0,
+                sctlr: SPAN,
             },
         );
         assert_eq!(
             (undefined.pc, undefined.esr, undefined.far),
             (0, 1 << 25, None)
         );
+    }
+
+    /// PAN and SSBS are the guest's own affair (AArch64.TakeException): SCTLR_EL1 says what they are in a handler.
+    #[test]
+    fn protections_are_as_sctlr_has_them() {
+        let taken = |pstate: u64, sctlr| {
+            let before = Before {
+                pc: 0,
+                pstate: pstate | EL1H,
+                vbar: 0,
+                sctlr,
+            };
+            take(Exception::Undefined, before).pstate & (PAN | SSBS)
+        };
+        for (pstate, sctlr, expected) in [
+            (0, SPAN, 0),
+            (PAN, SPAN, PAN),
+            (0, 0, PAN),
+            (SSBS, SPAN, 0),
+            (0, SPAN | DSSBS, SSBS),
+            (SSBS | PAN, DSSBS, SSBS | PAN),
+        ] {
+            assert_eq!(taken(pstate, sctlr), expected, "{pstate:#x} {sctlr:#x}");
+        }
     }
 }

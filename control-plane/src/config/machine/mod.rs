@@ -16,7 +16,7 @@ pub use smmu::Smmu;
 pub use uart::Uart;
 
 use crate::devicetree::{Error, Node, Property, Region, Tree};
-use crate::errata::Hardening;
+use crate::speculation::Hardening;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;

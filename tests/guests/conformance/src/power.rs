@@ -11,6 +11,7 @@ const HVC: u32 = 0xd400_0002;
 const SMC: u32 = 0xd400_0003;
 
 const NOT_SUPPORTED: u64 = 0xffff_ffff;
+const NOT_REQUIRED: u64 = 0xffff_fffe;
 const INVALID_PARAMETERS: u64 = 0xffff_fffe;
 const ALREADY_ON: u64 = 0xffff_fffc;
 const INVALID_ADDRESS: u64 = 0xffff_fff7;
@@ -188,20 +189,21 @@ fn versions(domain: bool) {
             NOT_SUPPORTED,
         );
         for id in [0x8000_8000, 0x8000_7fff, 0x8000_3fff] {
-            // Mitigated by a call, not affected, or not known; the call itself agrees.
+            // Mitigated by a call, not affected, or not known; and where the hypervisor keeps the mitigation on, not required. The call itself
+            // agrees.
             let feature = call([0x8000_0001, id, 0, 0]);
             open("arch_features.workaround", feature, "depends on the CPU");
             let called = call([id, 0, 0, 0]);
-            let known = feature != NOT_SUPPORTED;
-            own(
-                "workaround.known",
-                u64::from(matches!(feature, 0 | 1) == known),
-                1,
-            );
+            let (known, callable) = match (id, feature) {
+                (_, NOT_SUPPORTED) => (true, false),
+                (0x8000_7fff, feature) => (feature == NOT_REQUIRED, false),
+                (_, feature) => (matches!(feature, 0 | 1), true),
+            };
+            own("workaround.known", u64::from(known), 1);
             own(
                 "workaround.call",
                 u64::from(called == NOT_SUPPORTED),
-                u64::from(!known),
+                u64::from(!callable),
             );
         }
         own(
