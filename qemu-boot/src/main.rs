@@ -404,7 +404,7 @@ impl Sum {
 }
 
 /// Packages with features that must build alone.
-const HOST_FEATURES: [(&str, &str); 13] = [
+const HOST_FEATURES: [(&str, &str); 14] = [
     ("sched-algos", ""),
     ("sched-algos", "rr"),
     ("sched-algos", "weighted"),
@@ -414,19 +414,21 @@ const HOST_FEATURES: [(&str, &str); 13] = [
     ("platforms", ""),
     ("platforms", "smmuv3"),
     ("platforms", "mini-uart"),
+    ("platforms", "scif"),
     ("platforms", "edu"),
     ("platforms", "accumulator"),
     ("platforms", "copier"),
     ("platforms", "fw-core"),
 ];
 /// Sets of features that Baton must build with: no framework; no driver and no algorithm; one of each; everything.
-const BARE_FEATURES: [&str; 6] = [
+const BARE_FEATURES: [&str; 7] = [
     "qemu-virt",
     "raspi4b",
+    "rcar-gen3",
     "qemu-virt,sharing",
     "qemu-virt,edu,weighted",
     "qemu-virt,fw-core,weighted",
-    "qemu-virt,raspi4b,edu,fw-core,accumulator,copier,rr,weighted,priority,reservation,null,fault-injection",
+    "qemu-virt,raspi4b,rcar-gen3,edu,fw-core,accumulator,copier,rr,weighted,priority,reservation,null,fault-injection",
 ];
 
 /// Formatting, lints for the host and both targets, documentation: all of them, so that one run

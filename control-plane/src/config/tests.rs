@@ -4,6 +4,7 @@ mod domains;
 mod passthrough;
 mod pools;
 mod raspberry_pi;
+mod rcar_gen3;
 mod shared_memory;
 
 use super::machine::*;

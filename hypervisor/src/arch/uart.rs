@@ -32,6 +32,12 @@ const DRIVERS: &[Driver] = &[
         polled: uart::mini::POLLED,
         make: |region| Some(Box::new(uart::MiniUart::new(region))),
     },
+    #[cfg(feature = "scif")]
+    Driver {
+        compatible: uart::scif::COMPATIBLE,
+        polled: uart::scif::POLLED,
+        make: |region| Some(Box::new(uart::Scif::new(region))),
+    },
 ];
 
 impl Driver {

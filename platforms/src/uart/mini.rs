@@ -32,10 +32,11 @@ pub const COMPATIBLE: &[&str] = &["brcm,bcm2835-aux-uart"];
 /// AUX_MU_LSR, AUX_MU_IO.
 pub const POLLED: Polled = Polled {
     status: LSR,
+    status_width: Width::Word,
     mask: LSR_ROOM as u64,
     ready: LSR_ROOM as u64,
     data: IO,
-    width: Width::Word,
+    data_width: Width::Word,
 };
 
 /// The UART, its baud rate as firmware set it.

@@ -8,6 +8,10 @@
 pub mod mini;
 #[cfg(feature = "mini-uart")]
 pub use mini::MiniUart;
+#[cfg(feature = "scif")]
+pub mod scif;
+#[cfg(feature = "scif")]
+pub use scif::Scif;
 
 use coproc_core::register::Width;
 
@@ -43,23 +47,26 @@ pub trait Uart: Send {
 pub struct Polled {
     /// Offset of the status register in bytes.
     pub status: u64,
+    /// Its width.
+    pub status_width: Width,
     /// The bits of it that tell of room.
     pub mask: u64,
     /// Their value when there is room.
     pub ready: u64,
     /// Offset of the data register in bytes.
     pub data: u64,
-    /// Width of both.
-    pub width: Width,
+    /// Its width.
+    pub data_width: Width,
 }
 
 /// UARTFR.TXFF, UARTDR (Arm DDI 0183, 3.3.3 and 3.3.1).
 pub const PL011: Polled = Polled {
     status: 0x18,
+    status_width: Width::Word,
     mask: 1 << 5,
     ready: 0,
     data: 0,
-    width: Width::Word,
+    data_width: Width::Word,
 };
 /// What the PL011's driver serves: SBSA's subset of it, too.
 pub const PL011_COMPATIBLE: &[&str] = &["arm,pl011", "arm,sbsa-uart"];
@@ -68,11 +75,11 @@ impl Polled {
     /// Sends a byte when there is room, or after this many looks all the same: a report must end even if the UART is dead.
     pub fn send(&self, bus: &mut impl Bus, byte: u8, looks: u32) {
         for _ in 0..looks {
-            if bus.read(self.status, self.width) & self.mask == self.ready {
+            if bus.read(self.status, self.status_width) & self.mask == self.ready {
                 break;
             }
         }
-        bus.write(self.data, self.width, u64::from(byte));
+        bus.write(self.data, self.data_width, u64::from(byte));
     }
 }
 
@@ -90,7 +97,7 @@ mod tests {
 
     impl Bus for Slow {
         fn read(&mut self, offset: u64, width: Width) -> u64 {
-            assert_eq!((offset, width), (PL011.status, PL011.width));
+            assert_eq!((offset, width), (PL011.status, PL011.status_width));
             if self.looks == 0 {
                 return 0x90;
             }
