@@ -40,9 +40,13 @@ bitflags! {
     pub struct Errata: u8 {
         /// Cortex-A57 834220: a fault of stage 2 may be reported where stage 1 has one, with an address that means nothing.
         const STAGE2_FAULT_ADDRESS = 1 << 0;
-        /// Cortex-A57 1319537, A72 1319367, A55 1530923, A76 1165522: a speculative address translation while a vCPU's registers are only in part
+        /// Cortex-A57 1319537, A72 1319367, A53 1530924, A55 1530923, A76 1165522: a speculative address translation while a vCPU's registers are only in part
         /// in the CPU leaves an entry in the TLB that is neither guest's.
         const SPECULATIVE_TRANSLATION = 1 << 1;
+        /// Cortex-A53 819472, 824069, 826319, 827319 (to r0p2) and 855873: `DC CVAC` may be overtaken by an eviction, corrupt data, or hang the
+        /// interconnect; `DC CIVAC` does none of it. From r0p3 on firmware may make the one the other (CPUACTLR_EL1.ENDCCASCI), but can't
+        /// be asked whether it did.
+        const CACHE_CLEANING = 1 << 2;
     }
 }
 
@@ -58,9 +62,11 @@ impl Errata {
             Self::SPECULATIVE_TRANSLATION,
             midr.is_any(CORTEX_A57)
                 || midr.is_any(CORTEX_A72)
+                || midr.is_any(CORTEX_A53)
                 || midr.is(CORTEX_A55, (0, 0), (2, 0))
                 || midr.is(CORTEX_A76, (0, 0), (2, 0)),
         );
+        found.set(Self::CACHE_CLEANING, midr.is_any(CORTEX_A53));
         found
     }
 }
@@ -74,7 +80,8 @@ impl fmt::Display for Errata {
         for erratum in self.iter() {
             let name = match erratum {
                 Self::STAGE2_FAULT_ADDRESS => "stage 2 fault address",
-                _ => "speculative translation",
+                Self::SPECULATIVE_TRANSLATION => "speculative translation",
+                _ => "cache cleaning",
             };
             write!(f, "{separator}{name}")?;
             separator = ", ";
@@ -94,8 +101,9 @@ pub(crate) mod tests {
 
     #[test]
     fn errata_end_with_the_revision_that_mends_them() {
-        let both = Errata::all();
         let translation = Errata::SPECULATIVE_TRANSLATION;
+        let both = translation | Errata::STAGE2_FAULT_ADDRESS;
+        let in_order = translation | Errata::CACHE_CLEANING;
         for (midr, expected) in [
             (arm(CORTEX_A57, 0, 0), both),
             (arm(CORTEX_A57, 1, 0), both),
@@ -107,7 +115,10 @@ pub(crate) mod tests {
             (arm(CORTEX_A55, 2, 1), Errata::empty()),
             (arm(CORTEX_A76, 2, 0), translation),
             (arm(CORTEX_A76, 3, 0), Errata::empty()),
-            (arm(CORTEX_A53, 0, 4), Errata::empty()),
+            (arm(CORTEX_A53, 0, 0), in_order),
+            (arm(CORTEX_A53, 0, 2), in_order),
+            (arm(CORTEX_A53, 0, 4), in_order),
+            (arm(CORTEX_A35, 0, 0), Errata::empty()),
             // Another implementer's part of the same number.
             (
                 Midr(arm(CORTEX_A57, 0, 0).0 & !(0xff << 24)),
@@ -123,7 +134,7 @@ pub(crate) mod tests {
         assert_eq!(Errata::empty().to_string(), "none known");
         assert_eq!(
             Errata::all().to_string(),
-            "stage 2 fault address, speculative translation"
+            "stage 2 fault address, speculative translation, cache cleaning"
         );
     }
 }

@@ -1,9 +1,11 @@
 //! This CPU, as the library's sequences ([`hypervisor::processor`]) know it: one instruction each. Names and kinds are constants where they
 //! are used, so nothing is left of the choices below.
 
+use super::errata;
 use super::registers::{read, write};
 use aarch64_cpu::asm::barrier;
 use core::arch::asm;
+use hypervisor::errata::Errata;
 use hypervisor::processor::{At, Dc, Dsb, Ic, Processor, Register, Tlbi, Vectors};
 use hypervisor::trap::controls::HypervisorControl;
 
@@ -103,6 +105,15 @@ impl Processor for This {
     #[inline(always)]
     fn cache_line(&self) -> usize {
         4 << (read!("ctr_el0") >> 16 & 0xf)
+    }
+
+    #[inline(always)]
+    fn cleaning(&self) -> Dc {
+        if errata::has(Errata::CACHE_CLEANING) {
+            Dc::CleanInvalidate
+        } else {
+            Dc::Clean
+        }
     }
 
     #[inline(always)]

@@ -8,7 +8,8 @@ use super::{Dc, Dsb, Ic, Processor};
 /// Cleans these bytes to the point of coherency.
 #[inline(always)]
 pub fn clean(cpu: &mut impl Processor, start: usize, bytes: usize) {
-    each_line(cpu, Dc::Clean, start, bytes);
+    let operation = cpu.cleaning();
+    each_line(cpu, operation, start, bytes);
     cpu.dsb(Dsb::Sy); // the cleaning has reached memory before anything that follows
 }
 

@@ -170,6 +170,9 @@ pub trait Processor {
     fn dc(&mut self, operation: Dc, address: usize);
     /// Bytes of the smallest line of the data caches: a power of two.
     fn cache_line(&self) -> usize;
+    /// What writes a line back on this CPU: [`Dc::CleanInvalidate`] where [`Dc::Clean`] can't be trusted
+    /// ([`CACHE_CLEANING`](crate::errata::Errata::CACHE_CLEANING)).
+    fn cleaning(&self) -> Dc;
     /// `AT`; PAR_EL1 has the result after an [`isb`](Self::isb).
     fn at(&mut self, who: At, address: u64);
     /// ICC_SGI1R_EL1.

@@ -302,6 +302,32 @@ fn memory_that_el2_wrote_is_seen_with_caches_off() {
     }
 }
 
+/// The same on a Cortex-A53, whose cleaning can't be trusted.
+#[test]
+fn a_line_is_forgotten_too_where_cleaning_alone_may_fail() {
+    let cleaned = |errata, model| {
+        let mut fake = Fake::new(model);
+        fake.errata = errata;
+        fake.step(Step::Stored(0x1000));
+        caches::clean(&mut fake, 0x1000, LINE);
+        fake
+    };
+    let broken = Errata::CACHE_CLEANING;
+    let fake = cleaned(broken, Model::that_cleans_badly());
+    prove(&[(fake, &Model::in_memory)]);
+    let unaware = cleaned(Errata::empty(), Model::that_cleans_badly());
+    assert!(unaware.model.in_memory().is_err());
+    // Others keep the line.
+    for errata in [Errata::empty(), Errata::all() - broken] {
+        let healthy = cleaned(errata, Model::default());
+        let operations = healthy.steps.iter().filter_map(|step| match step {
+            Step::Dc(operation, _) => Some(*operation),
+            _ => None,
+        });
+        assert!(operations.eq([Dc::Clean]), "{errata:?}");
+    }
+}
+
 /// IOMMU tables, where the walk isn't coherent; a CPU's own walks are.
 #[test]
 fn tables_are_cleaned_unless_the_walk_is_coherent() {

@@ -31,9 +31,15 @@ pub struct Caches {
     early: bool,
     /// This CPU may have fetched old contents that it hasn't executed yet.
     fetched: bool,
+    /// The CPU has the erratum: what is only cleaned may stay where it is.
+    cleans_badly: bool,
 }
 
 impl Caches {
+    pub fn clean_badly(&mut self) {
+        self.cleans_badly = true;
+    }
+
     pub fn step(&mut self, step: Step) {
         match step {
             Step::Stored(address) => {
@@ -58,6 +64,7 @@ impl Caches {
                 }
                 if let Some(line) = self.lines.get_mut(&(address & !(LINE - 1)))
                     && line.data == Data::Dirty
+                    && (operation == Dc::CleanInvalidate || !self.cleans_badly)
                 {
                     line.data = Data::Leaving;
                 }

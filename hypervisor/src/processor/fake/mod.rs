@@ -9,6 +9,7 @@ mod signals;
 mod tlb;
 
 use super::*;
+use crate::errata::Errata;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -90,6 +91,13 @@ fn completes(dsb: Dsb) -> Option<bool> {
 }
 
 impl Model {
+    /// A CPU with [`Errata::CACHE_CLEANING`].
+    pub fn that_cleans_badly() -> Self {
+        let mut model = Self::default();
+        model.caches.clean_badly();
+        model
+    }
+
     /// What the step does, and then the worst that may happen before the next one.
     pub fn step(&mut self, step: Step) {
         let vttbr = self.registers.only(Register::Vttbr);
@@ -141,6 +149,8 @@ pub struct Fake {
     start: Model,
     pub model: Model,
     pub steps: Vec<Step>,
+    /// What the code is told of the CPU that it runs on.
+    pub errata: Errata,
 }
 
 impl Fake {
@@ -149,6 +159,7 @@ impl Fake {
             model: start.clone(),
             start,
             steps: Vec::new(),
+            errata: Errata::empty(),
         }
     }
 
@@ -202,6 +213,13 @@ impl Processor for Fake {
 
     fn cache_line(&self) -> usize {
         LINE
+    }
+
+    fn cleaning(&self) -> Dc {
+        match self.errata.contains(Errata::CACHE_CLEANING) {
+            true => Dc::CleanInvalidate,
+            false => Dc::Clean,
+        }
     }
 
     fn at(&mut self, who: At, address: u64) {
