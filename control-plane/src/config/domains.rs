@@ -159,6 +159,7 @@ impl Configuration {
         let (pools, pool_errors) = pools::read(tree, machine);
         let mut configuration = Self {
             coproc_errors,
+            warnings: pools::left_out(machine, &pools).into_iter().collect(),
             pools,
             pool_errors,
             ..Self::default()

@@ -1,6 +1,9 @@
 //! Pools of CPUs: which CPUs run vCPUs together, under which algorithm, and what a domain asks of its pool.
 //!
 //! Schema: `docs/bindings/baton,cpu-pools.yaml`. Nobody has to write pools down: without the node, all CPUs are one.
+//!
+//! A pool's CPUs are of one kind. Which core it runs on an operating system asks once, when it starts a CPU, and from that it decides what to work
+//! around: a vCPU that came from a Cortex-A57 to a Cortex-A53 would have the wrong remedies.
 
 use super::coprocs::{keep, unknown};
 use super::machine::Machine;
@@ -56,7 +59,7 @@ pub struct PoolConfig {
     phandle: Option<u32>,
 }
 
-/// Reads the pools. At least one is returned: if none is right, one with all CPUs.
+/// Reads the pools. At least one is returned: if none is right, one with all CPUs of the first one's kind.
 pub(super) fn read(tree: &Tree<'_>, machine: &Machine) -> (Vec<PoolConfig>, Vec<Error>) {
     let mut pools: Vec<PoolConfig> = Vec::new();
     let mut errors = Vec::new();
@@ -72,10 +75,14 @@ pub(super) fn read(tree: &Tree<'_>, machine: &Machine) -> (Vec<PoolConfig>, Vec<
         }
     }
     if pools.is_empty() {
+        let kind = kind(machine, 0);
+        let cpus = 0..machine.cpus.len();
         pools.push(PoolConfig {
             id: 0,
             path: POOLS_PATH.into(),
-            cpus: (0..machine.cpus.len()).collect(),
+            cpus: cpus
+                .filter(|cpu| self::kind(machine, *cpu) == kind)
+                .collect(),
             scheduler: DEFAULT_SCHEDULER,
             phandle: None,
         });
@@ -147,8 +154,37 @@ fn cpus(node: &Node<'_>, machine: &Machine, before: &[PoolConfig]) -> Result<Vec
             let found = format!("CPU {cpu}, which {} has already", other.path);
             return Err(property.error(found, "each CPU in one pool"));
         }
+        let first = cpus.first().copied().unwrap_or(*cpu);
+        if kind(machine, *cpu) != kind(machine, first) {
+            let of = |cpu| format!("CPU {cpu} ({})", quote(kind(machine, cpu)));
+            let found = format!("{} and {}", of(first), of(*cpu));
+            let error = property.error(found, "CPUs of one kind (compatible)");
+            return Err(error.remedy("give each kind a pool of its own"));
+        }
     }
     Ok(cpus)
+}
+
+/// Which core a CPU is.
+fn kind(machine: &Machine, cpu: usize) -> &str {
+    machine.cpus.get(cpu).map_or("", |cpu| &cpu.kind)
+}
+
+/// The CPUs that aren't in a pool because nobody wrote pools down and they're not of the first one's kind.
+pub(super) fn left_out(machine: &Machine, pools: &[PoolConfig]) -> Option<Error> {
+    let first = machine.cpus.first()?;
+    let nobody = pools.iter().all(|pool| pool.path == POOLS_PATH);
+    let other = machine.cpus.iter().find(|cpu| cpu.kind != first.kind);
+    let other = other.filter(|_| nobody)?;
+    let found = format!(
+        "{}, which is not {} as {} is: such CPUs run no vCPU",
+        quote(&other.kind),
+        quote(&first.kind),
+        first.path
+    );
+    let error = Error::new(other.path.clone(), found, "CPUs of one kind in a pool");
+    let remedy = "give each kind a pool in /chosen/cpu-pools";
+    Some(error.property("compatible").remedy(remedy))
 }
 
 fn scheduler(node: &Node<'_>) -> Result<&'static str, Error> {

@@ -58,6 +58,7 @@ fn qemu_virt_with_gicv3_is_read_whole() {
         path: alloc::format!("/cpus/cpu@{mpidr:x}"),
         mpidr,
         enable: EnableMethod::Psci,
+        kind: "arm,cortex-a57".into(),
     };
     assert_eq!(machine.cpus, [cpu(0), cpu(1)]);
     assert_eq!(
@@ -319,6 +320,7 @@ fn another_board_is_read_by_its_bindings() {
         enable: EnableMethod::SpinTable {
             release: HostPhysical::new(release),
         },
+        kind: "".into(),
     };
     assert_eq!(
         machine.cpus,

@@ -70,7 +70,12 @@ fn the_machine_reads_as_the_layout_says() {
             size: 256 << 20
         }]
     );
-    assert_eq!(ours.cpus, qemu.cpus);
+    let cpus = |machine: &Machine| -> Vec<_> {
+        let cpus = machine.cpus.iter();
+        cpus.map(|cpu| (cpu.path.clone(), cpu.mpidr, cpu.enable))
+            .collect()
+    };
+    assert_eq!(cpus(&ours), cpus(&qemu));
     assert_eq!(ours.psci.unwrap().conduit, Conduit::Hvc);
     assert_eq!(ours.psci.unwrap().version, qemu.psci.unwrap().version);
     assert_eq!(ours.timer, qemu.timer);

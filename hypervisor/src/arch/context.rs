@@ -93,7 +93,7 @@ impl Context {
     pub fn new(affinity: u64, vttbr: u64, timer_offset: u64) -> Self {
         Self {
             state: UnsafeCell::new(State {
-                vcpu: Vcpu::new(affinity, read!("midr_el1")),
+                vcpu: Vcpu::new(affinity),
                 float: float::Saved::new(Float([0; 66])),
                 interface: Interface::default(),
                 timer_active: false,
@@ -197,5 +197,6 @@ impl Context {
 /// Sets what this CPU runs guests under: see [`controls::begin`]. Tables for nobody are there.
 pub fn begin(vtcr: u64) {
     let counters = read!("pmcr_el0") >> 11 & 0x1f;
-    controls::begin(&mut This, vtcr, NOBODY.load(Ordering::Relaxed), counters);
+    let nobody = NOBODY.load(Ordering::Relaxed);
+    controls::begin(&mut This, vtcr, nobody, counters, read!("midr_el1"));
 }

@@ -5,11 +5,11 @@ use crate::speculation::BranchPredictor;
 use crate::trap::controls::{GUEST, GUEST_DEBUG, GUEST_FLOAT, GUEST_NO_FLOAT, HypervisorControl};
 
 /// Sets this CPU's controls of EL1. `vtcr` describes every stage 2; the tables of `nobody` map nothing; `counters` is the number of event
-/// counters (PMCR_EL0.N).
+/// counters (PMCR_EL0.N), `midr` this CPU's MIDR_EL1: guests see the core that they run on, and stay on CPUs of one kind (their pool's).
 ///
 /// What a reset leaves in TLBs is nobody's word (Arm ARM DDI 0487, D8.16: TLB contents after a reset), VTTBR_EL2 may name any memory, and no other CPU's
 /// broadcast reached this one before it was on: so each forgets for itself, when it can't learn anything new.
-pub fn begin(cpu: &mut impl Processor, vtcr: u64, nobody: u64, counters: u64) {
+pub fn begin(cpu: &mut impl Processor, vtcr: u64, nobody: u64, counters: u64, midr: u64) {
     cpu.write(Register::Vtcr, vtcr);
     cpu.write(Register::Vttbr, nobody);
     cpu.isb(); // tables that map nothing, before they are looked at
@@ -17,6 +17,7 @@ pub fn begin(cpu: &mut impl Processor, vtcr: u64, nobody: u64, counters: u64) {
     cpu.write(Register::Cptr, GUEST_NO_FLOAT);
     cpu.write(Register::Mdcr, counters | GUEST_DEBUG.bits());
     cpu.write(Register::Hstr, 0);
+    cpu.write(Register::Vpidr, midr);
     cpu.isb(); // in force before a guest runs, and before what was learnt until now is forgotten
     cpu.tlbi(Tlbi::AllE1);
     cpu.dsb(Dsb::Nsh); // forgotten ...

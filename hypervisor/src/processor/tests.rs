@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 
 const NOBODY: u64 = 0x0000_0000_4000_0000;
 const VTCR: u64 = 0x8002_3558;
+const MIDR: u64 = 0x410f_d034;
 
 /// A guest whose registers are no other's.
 fn guest(number: u64, mmu: bool) -> Guest {
@@ -27,7 +28,6 @@ fn guest(number: u64, mmu: bool) -> Guest {
         (Register::Sctlr, 0x30d0_0800 | u64::from(mmu)),
         (Register::Tcr, number << 32 | 0x3510),
         (Register::Vmpidr, 1 << 31 | number),
-        (Register::Vpidr, 0x410f_d070 + number),
         (Register::CntVoff, number * 1000),
         (Register::CntvCval, number * 77),
         (Register::CntvCtl, number),
@@ -64,7 +64,7 @@ fn running(guests: &[Guest], left: bool, speculates: bool) -> Model {
 fn saved(guest: &Guest) -> Vcpu {
     let mut fake = Fake::new(running(core::slice::from_ref(guest), false, false));
     let affinity = guest.0[&Register::Vmpidr] & 0xff_ff;
-    let mut vcpu = Vcpu::new(affinity, guest.0[&Register::Vpidr]);
+    let mut vcpu = Vcpu::new(affinity);
     let mut others = 0;
     vcpu.save(&mut fake, |_| others += 1);
     assert_eq!(others, 1);
@@ -153,7 +153,7 @@ fn a_vcpu_runs_with_all_its_registers_in_force() {
 fn a_vcpu_that_is_saved_leaves_its_timer_off() {
     let guests = [guest(1, true)];
     let mut fake = Fake::new(running(&guests, false, false));
-    Vcpu::new(0, 0).save(&mut fake, |_| ());
+    Vcpu::new(0).save(&mut fake, |_| ());
     prove(&[(fake, &|model| {
         model.settled()?;
         match model.registers.value(Register::CntvCtl) {
@@ -381,6 +381,7 @@ fn a_cpu_begins_with_its_controls_and_without_a_past() {
             Register::Cptr,
             Register::Mdcr,
             Register::Hstr,
+            Register::Vpidr,
         ] {
             model.registers.set(register, 0xdead);
         }
@@ -396,6 +397,7 @@ fn a_cpu_begins_with_its_controls_and_without_a_past() {
         (Register::Cptr, GUEST_NO_FLOAT),
         (Register::Mdcr, GUEST_DEBUG.bits() | 6),
         (Register::Hstr, 0),
+        (Register::Vpidr, MIDR),
     ] {
         expected.0.insert(register, value);
     }
@@ -404,7 +406,7 @@ fn a_cpu_begins_with_its_controls_and_without_a_past() {
         .into_iter()
         .map(|(speculates, mmu)| {
             let mut fake = Fake::new(start(speculates, mmu));
-            controls::begin(&mut fake, VTCR, NOBODY, 6);
+            controls::begin(&mut fake, VTCR, NOBODY, 6, MIDR);
             (fake, rule)
         })
         .collect();

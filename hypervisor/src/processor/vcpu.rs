@@ -112,19 +112,17 @@ pub struct Vcpu {
     timer_control: u64,
     timer_compare: u64,
     vmpidr: u64,
-    vpidr: u64,
 }
 
 impl Vcpu {
-    /// As after reset: MMU off, timer off. It is the one with this affinity, on a core with this MIDR_EL1.
-    pub fn new(affinity: u64, midr: u64) -> Self {
+    /// As after reset: MMU off, timer off. It is the one with this affinity.
+    pub fn new(affinity: u64) -> Self {
         Self {
             regime: Regime::RESET,
             system: SystemRegisters::default(),
             timer_control: 0,
             timer_compare: 0,
             vmpidr: 1 << 31 | affinity,
-            vpidr: midr,
         }
     }
 
@@ -162,7 +160,6 @@ impl Vcpu {
         }
         cpu.write(Register::Vttbr, place.vttbr);
         cpu.write(Register::Vmpidr, self.vmpidr);
-        cpu.write(Register::Vpidr, self.vpidr);
         self.system.load(cpu);
         rest(cpu);
         cpu.write(Register::CntVoff, place.timer_offset);

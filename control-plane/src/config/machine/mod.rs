@@ -60,6 +60,8 @@ pub struct Cpu {
     pub mpidr: u64,
     /// How to start it.
     pub enable: EnableMethod,
+    /// Which core it is: its first `compatible` string, or nothing.
+    pub kind: String,
 }
 
 /// How a CPU is started.
@@ -282,6 +284,7 @@ fn cpus(tree: &Tree<'_>) -> Result<Vec<Cpu>, Error> {
             path: node.path(),
             mpidr,
             enable,
+            kind: node.compatible().next().unwrap_or_default().into(),
         });
     }
     if list.is_empty() {

@@ -3,9 +3,11 @@
 
 use super::{level, node, region};
 use crate::config::machine::*;
+use crate::config::{Configuration, Known};
 use crate::devicetree::Tree;
 use crate::devicetree::tests::cells;
 use alloc::format;
+use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
 use vm_fdt::FdtWriter;
@@ -15,7 +17,7 @@ const CLOCKS: u32 = 2;
 const POWER: u32 = 3;
 const MAIN_IOMMU: u32 = 4;
 
-fn board() -> Vec<u8> {
+fn board(chosen: impl FnOnce(&mut FdtWriter)) -> Vec<u8> {
     let mut fdt = FdtWriter::new().unwrap();
     node(&mut fdt, "", |fdt| {
         fdt.property_string_list(
@@ -34,6 +36,7 @@ fn board() -> Vec<u8> {
         node(fdt, "chosen", |fdt| {
             fdt.property_string("stdout-path", "serial0:115200n8")
                 .unwrap();
+            chosen(fdt);
         });
         for (name, high, low, size) in [
             ("memory@48000000", 0, 0x4800_0000, 0x7800_0000),
@@ -179,7 +182,7 @@ fn bus(fdt: &mut FdtWriter) {
 
 #[test]
 fn an_r_car_h3_is_read_by_its_bindings() {
-    let machine = Machine::from_tree(&Tree::new(&board()).unwrap()).unwrap();
+    let machine = Machine::from_tree(&Tree::new(&board(|_| {})).unwrap()).unwrap();
     assert_eq!(
         machine.memory,
         [
@@ -228,4 +231,64 @@ fn an_r_car_h3_is_read_by_its_bindings() {
     );
     // Its IPMMU and PCIe are none that Baton drives.
     assert!(machine.pci_hosts.is_empty() && machine.smmus.is_empty());
+}
+
+fn configuration(pools: &[&[u32]]) -> Configuration {
+    let blob = board(|fdt| {
+        if pools.is_empty() {
+            return;
+        }
+        node(fdt, "cpu-pools", |fdt| {
+            fdt.property_string("compatible", "baton,cpu-pools")
+                .unwrap();
+            cells(fdt, "#address-cells", &[1]);
+            cells(fdt, "#size-cells", &[0]);
+            for (number, cpus) in (0..).zip(pools) {
+                node(fdt, &format!("pool@{number}"), |fdt| {
+                    cells(fdt, "reg", &[number]);
+                    cells(fdt, "cpus", cpus);
+                });
+            }
+        });
+    });
+    let tree = Tree::new(&blob).unwrap();
+    let machine = Machine::from_tree(&tree).unwrap();
+    let known = Known {
+        drivers: &[],
+        schedulers: &[],
+    };
+    Configuration::from_tree(&tree, &machine, &known)
+}
+
+#[test]
+fn vcpus_stay_on_cpus_of_one_kind() {
+    let plain = configuration(&[]);
+    assert_eq!(plain.pools.len(), 1);
+    assert_eq!(plain.pools[0].cpus, [0, 1, 2, 3]);
+    let warnings: Vec<_> = plain.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "/cpus/cpu@100: compatible: \"arm,cortex-a53\", which is not \"arm,cortex-a57\" as /cpus/cpu@0 is: such CPUs run no vCPU; \
+             expected CPUs of one kind in a pool; give each kind a pool in /chosen/cpu-pools"
+        ]
+    );
+
+    let two = configuration(&[&[0, 1, 2, 3], &[4, 5, 6, 7]]);
+    assert!(two.pool_errors.is_empty() && two.warnings.is_empty());
+    assert_eq!(two.pools[1].cpus, [4, 5, 6, 7]);
+    // Whoever wrote pools down has left out what they left out.
+    assert!(configuration(&[&[0, 1]]).warnings.is_empty());
+
+    let mixed = configuration(&[&[2, 3, 5], &[4, 6]]);
+    let errors: Vec<_> = mixed.pool_errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        [
+            "/chosen/cpu-pools/pool@0: cpus: CPU 2 (\"arm,cortex-a57\") and CPU 5 (\"arm,cortex-a53\"); \
+             expected CPUs of one kind (compatible); give each kind a pool of its own"
+        ]
+    );
+    assert_eq!(mixed.pools.len(), 1);
+    assert_eq!(mixed.pools[0].cpus, [4, 6]);
 }
