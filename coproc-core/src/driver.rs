@@ -97,7 +97,7 @@ pub struct Description {
     pub windows: &'static [Window],
     /// Number of interrupts.
     pub interrupts: usize,
-    /// Number of IOMMU streams.
+    /// Number of IOMMU streams; with 0 and without an IOMMU of its own the device does no DMA, and that nothing confines it does no harm.
     pub streams: usize,
     /// The device's only IOMMU is a part of itself, and this driver confines its DMA: the registers of it are always trapped and shadowed, and the
     /// device uses tables that the driver built ([`Driver::connect`]). Without this, a device that no IOMMU confines isn't shared.
@@ -121,6 +121,8 @@ pub enum Confinement {
     Iommu,
     /// Its own, which its driver shadows.
     Own,
+    /// Nothing, and there is nothing to confine: it does no DMA.
+    NoDma,
 }
 
 /// Why a device may not be shared.
@@ -145,6 +147,7 @@ impl Description {
     pub const fn confinement(&self, behind_iommu: bool) -> Result<Confinement, Unconfined> {
         match (self.own_iommu, behind_iommu) {
             (false, true) => Ok(Confinement::Iommu),
+            (false, false) if self.streams == 0 => Ok(Confinement::NoDma),
             (false, false) => Err(Unconfined::Nothing),
             (true, true) => Err(Unconfined::Twice),
             (true, false) if self.save_area != 0 => Err(Unconfined::SaveArea),

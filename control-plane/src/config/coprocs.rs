@@ -5,6 +5,7 @@
 //! too, since nobody would notice that a mistyped one has no effect.
 
 use super::machine::Machine;
+use super::shared_node::{self, SharedNode};
 use crate::devicetree::{Error, Node, Property, Tree, quote};
 use alloc::format;
 use alloc::string::String;
@@ -26,6 +27,7 @@ const PROPERTIES: &[&str] = &[
     "refusal-bound-us",
     "starvation-bound-us",
     "baton,record",
+    shared_node::TRUSTED,
     "phandle",
     "linux,phandle",
     "status",
@@ -138,6 +140,8 @@ pub struct CoprocConfig {
     pub path: String,
     /// Its device.
     pub device: DeviceLocator,
+    /// What the tree says of it, if that is where it is described.
+    pub node: Option<SharedNode>,
     /// Name of its driver; known and compiled in.
     pub driver: String,
     /// Name of its scheduling algorithm; known and compiled in.
@@ -190,6 +194,7 @@ pub(super) fn read<'t>(
     tree: &'t Tree<'_>,
     machine: &Machine,
     known: &Known<'_>,
+    warnings: &mut Vec<Error>,
 ) -> (Vec<Entry<'t>>, Vec<Error>) {
     let mut entries: Vec<Entry<'t>> = Vec::new();
     let mut errors = Vec::new();
@@ -210,7 +215,7 @@ pub(super) fn read<'t>(
         .children()
         .filter(|node| node.is_available() || is_disabled(node))
     {
-        let config = coproc(&node, machine, known, &entries);
+        let config = coproc(&node, machine, known, &entries, warnings);
         entries.push(Entry { node, config });
     }
     (entries, errors)
@@ -221,6 +226,7 @@ fn coproc(
     machine: &Machine,
     known: &Known<'_>,
     before: &[Entry<'_>],
+    warnings: &mut Vec<Error>,
 ) -> Result<CoprocConfig, Vec<Error>> {
     let mut errors = Vec::new();
     if node.base_name() != "coproc" {
@@ -253,6 +259,22 @@ fn coproc(
                 .remedy("drop one of the two"),
         );
     }
+    let trusted = keep(&mut errors, flag(node, shared_node::TRUSTED)) == Some(true);
+    let mut described = None;
+    match (&device, node.property("device")) {
+        (Some(DeviceLocator::Node(path)), Some(property)) => {
+            let read = shared_node::read(&property, path, machine, trusted, warnings);
+            described = keep(&mut errors, read);
+        }
+        (Some(other), _) if trusted => {
+            let error = node.error(
+                format!("trust for {other}"),
+                "a device of the tree: only of these the DMA can be left alone",
+            );
+            errors.push(error.property(shared_node::TRUSTED).remedy("drop it"));
+        }
+        _ => {}
+    }
     let driver = keep(&mut errors, name(node, "driver", known.drivers));
     let scheduler = keep(&mut errors, name(node, "scheduler", known.schedulers));
     let slice = keep(&mut errors, microseconds(node, "slice-us"));
@@ -271,6 +293,7 @@ fn coproc(
             id,
             path: node.path(),
             device,
+            node: described,
             driver,
             scheduler,
             slice,

@@ -8,12 +8,13 @@
 
 use super::coprocs::{self, CoprocConfig, Entry, Known, keep, unknown};
 use super::machine::Machine;
-use super::passthrough::{self, Passed, Taken};
+use super::passthrough::{self, Passed, PassedNode, Taken};
 use super::pools::{self, PoolConfig};
 use super::shared_memory::{self, SharedMemory};
 use crate::devicetree::{Error, Node, Region, Tree, quote};
 use crate::flash;
 use crate::lifecycle::policy::RestartPolicy;
+use crate::passthrough::plan;
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -132,6 +133,17 @@ pub struct DomainConfig {
     pub share: Parameters,
     /// The devices that it has for itself.
     pub passthrough: Vec<Passed>,
+    /// Those of its coprocs that the machine's tree describes: its own tree does, too.
+    pub fixtures: Vec<Fixture>,
+}
+
+/// A coproc's device that is a node of the domain's tree. It has its place there for good, whether the domain has a part in it now or not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fixture {
+    /// Which.
+    pub coproc: CoprocId,
+    /// What the machine's tree says of it.
+    pub node: PassedNode,
 }
 
 /// A file that the bootloader has put into memory.
@@ -155,13 +167,15 @@ pub struct Assignment {
 impl Configuration {
     /// Reads `/chosen`.
     pub fn from_tree(tree: &Tree<'_>, machine: &Machine, known: &Known<'_>) -> Self {
-        let (entries, coproc_errors) = coprocs::read(tree, machine, known);
+        let mut warnings = Vec::new();
+        let (entries, coproc_errors) = coprocs::read(tree, machine, known, &mut warnings);
         let (pools, pool_errors) = pools::read(tree, machine);
+        warnings.extend(pools::left_out(machine, &pools));
         let mut configuration = Self {
             coproc_errors,
-            warnings: pools::left_out(machine, &pools).into_iter().collect(),
             pools,
             pool_errors,
+            warnings,
             ..Self::default()
         };
         let mut modules: Vec<Module> = Vec::new();
@@ -322,6 +336,7 @@ impl Reader<'_, '_> {
         let restart = self.restart();
         let restart = keep(&mut self.errors, restart);
         let passthrough = self.passthrough();
+        let fixtures = self.fixtures(&coprocs, &passthrough);
         let Modules {
             kernel,
             ramdisk,
@@ -367,6 +382,7 @@ impl Reader<'_, '_> {
             pool: pool?,
             share: share?,
             passthrough,
+            fixtures,
         })
     }
 
@@ -380,6 +396,31 @@ impl Reader<'_, '_> {
                 .collect(),
         };
         passthrough::read(&self.node, &taken, &mut self.errors, &mut self.warnings)
+    }
+
+    /// The coprocs that are devices of the tree, if there is room for them behind the devices given away.
+    fn fixtures(&mut self, coprocs: &[Assignment], passthrough: &[Passed]) -> Vec<Fixture> {
+        let entries = self.coprocs.iter();
+        let known: Vec<&CoprocConfig> =
+            entries.filter_map(|one| one.config.as_ref().ok()).collect();
+        let fixture = |assignment: &Assignment| {
+            let coproc = known.iter().find(|one| one.id == assignment.coproc)?;
+            let node = coproc.node.as_ref()?.node.clone();
+            Some(Fixture {
+                coproc: coproc.id,
+                node,
+            })
+        };
+        let fixtures: Vec<Fixture> = coprocs.iter().filter_map(fixture).collect();
+        if let Err(full) = plan(passthrough, &fixtures)
+            && plan(passthrough, &[]).is_ok()
+        {
+            let error = self
+                .node
+                .error(full.to_string(), "fewer or smaller coprocs");
+            self.errors.push(error.property("baton,coprocs"));
+        }
+        fixtures
     }
 
     fn restart(&self) -> Result<RestartPolicy, Error> {

@@ -12,13 +12,15 @@ pub mod machine;
 pub mod passthrough;
 pub mod pools;
 pub mod shared_memory;
+pub mod shared_node;
 mod suitability;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use coprocs::{CoprocConfig, DeviceLocator, Known, KnownName, PciFunction};
-pub use domains::{Assignment, Configuration, DomainConfig, Module, Rejected};
+pub use domains::{Assignment, Configuration, DomainConfig, Fixture, Module, Rejected};
 pub use machine::Machine;
-pub use passthrough::{Dma, Passed, PassedNode};
+pub use passthrough::{Dma, Mastery, Passed, PassedNode};
 pub use pools::PoolConfig;
 pub use shared_memory::SharedMemory;
+pub use shared_node::SharedNode;

@@ -176,7 +176,7 @@ pub(super) fn read(
             Err(error) => errors.push(error),
         }
     }
-    if let Err(full) = passthrough::plan(&list) {
+    if let Err(full) = passthrough::plan(&list, &[]) {
         errors.push(property.error(full.to_string(), "less, or smaller devices"));
     }
     list
@@ -214,17 +214,10 @@ fn one(
             let error = property.error(format!("{name}, which is disabled"), "a device in use");
             return Err(error.remedy("set its status to \"okay\" or drop it"));
         }
-        if let Some(whose) = own_use(&node, taken.machine) {
-            let found = format!("{name}, {whose}");
-            return Err(property.error(found, "a device that Baton has no use for"));
-        }
-        Passed::Node(described(
-            property,
-            &node,
-            taken.machine,
-            trusted,
-            warnings,
-        )?)
+        unused(property, &node, taken.machine)?;
+        let described = described(property, &node, taken.machine, warnings)?;
+        let dma = dma(property, &node, taken.machine, trusted)?;
+        Passed::Node(PassedNode { dma, ..described })
     };
     let coprocs = taken.coprocs.iter();
     for coproc in coprocs.filter_map(|entry| entry.config.as_ref().ok()) {
@@ -242,6 +235,21 @@ fn one(
         }
     }
     Ok(passed)
+}
+
+/// Whether the device is there for others than Baton.
+pub(super) fn unused(
+    property: &Property<'_>,
+    node: &Node<'_>,
+    machine: &Machine,
+) -> Result<(), Error> {
+    match own_use(node, machine) {
+        Some(whose) => {
+            let found = format!("{}, {whose}", node.path());
+            Err(property.error(found, "a device that Baton has no use for"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What Baton itself does with a device.
@@ -300,11 +308,11 @@ fn stream(
     }
 }
 
-fn described(
+/// A device of the tree, all but its DMA.
+pub(super) fn described(
     property: &Property<'_>,
     node: &Node<'_>,
     machine: &Machine,
-    trusted: bool,
     warnings: &mut Vec<Error>,
 ) -> Result<PassedNode, Error> {
     let path = node.path();
@@ -326,7 +334,7 @@ fn described(
         if let Some(other) = other_source(node, interrupt.intid, machine) {
             let found = format!("{path}, whose {} is {other}'s, too", interrupt.intid);
             let error = property.error(found, "a device that shares no interrupt");
-            return Err(error.remedy("a shared interrupt can't be linked to one domain's"));
+            return Err(error.remedy("who doesn't end such an interrupt silences the others"));
         }
         if interrupts.iter().any(|one| one.intid == interrupt.intid) {
             let found = format!("{path}, which has {} twice", interrupt.intid);
@@ -334,7 +342,6 @@ fn described(
         }
         interrupts.push(interrupt);
     }
-    let dma = dma(property, node, machine, trusted)?;
     let mut properties = Vec::new();
     let clocks = clocks(node);
     for own in node.properties() {
@@ -367,7 +374,7 @@ fn described(
         name: node.base_name().to_string(),
         registers,
         interrupts,
-        dma,
+        dma: Dma::None,
         clocks: clocks.unwrap_or_default(),
         properties,
     })
@@ -389,7 +396,7 @@ fn own_pages(
     let Some(pages) = pages else {
         let found = format!("{path}, whose registers at {region} begin within a page");
         let error = property.error(found, "registers in pages of 4 KiB of their own");
-        return Err(error.remedy("such a device can't be given away alone"));
+        return Err(error.remedy("whoever has a page has all that is in it"));
     };
     if machine.memory.iter().any(|bank| bank.overlaps(&pages)) {
         let found = format!("{path}, whose registers at {region} are in RAM");
@@ -412,7 +419,7 @@ fn own_pages(
                 other.path()
             );
             let error = property.error(found, "registers in pages of 4 KiB of their own");
-            return Err(error.remedy("such a device can't be given away alone"));
+            return Err(error.remedy("whoever has a page has all that is in it"));
         }
     }
     Ok(())
@@ -440,22 +447,37 @@ fn dma(
     machine: &Machine,
     trusted: bool,
 ) -> Result<Dma, Error> {
-    let path = node.path();
-    let refused = |why: String| {
-        if trusted {
-            return Ok(Dma::Unconfined);
-        }
-        let error = property.error(why, "a device whose DMA the first SMMUv3 confines");
-        Err(error.remedy(format!(
-            "if the domain may reach all memory of the machine, say so by {TRUSTED}"
-        )))
+    let why = match mastery(node, machine)? {
+        Mastery::None => return Ok(Dma::None),
+        Mastery::Confined(streams) => return Ok(Dma::Confined(streams)),
+        _ if trusted => return Ok(Dma::Unconfined),
+        Mastery::Loose(why) => why,
     };
+    let found = format!("{}, {why}", node.path());
+    let error = property.error(found, "a device whose DMA the first SMMUv3 confines");
+    Err(error.remedy(format!(
+        "if the domain may reach all memory of the machine, say so by {TRUSTED}"
+    )))
+}
+
+/// What the tree says of a device's DMA.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Mastery {
+    /// Nothing.
+    None,
+    /// That the first SMMUv3 confines these streams.
+    Confined(Vec<StreamId>),
+    /// That it does some, or is behind something, that nothing confines: why.
+    Loose(String),
+}
+
+/// Looks whether a device is a bus master, and what is in front of it.
+pub(super) fn mastery(node: &Node<'_>, machine: &Machine) -> Result<Mastery, Error> {
     let Some(iommus) = node.property("iommus") else {
         let sign = MASTERS.iter().find(|sign| node.property(sign).is_some());
-        return match sign {
-            Some(sign) => refused(format!("{path}, which has {sign} and no iommus")),
-            None => Ok(Dma::None),
-        };
+        return Ok(sign.map_or(Mastery::None, |sign| {
+            Mastery::Loose(format!("which has {sign} and no iommus"))
+        }));
     };
     let mut cells = iommus.cells()?;
     let mut streams = Vec::new();
@@ -471,13 +493,13 @@ fn dma(
             .filter(|smmu| smmu.path == iommu.path());
         match (first, arguments.last()) {
             (Some(_), Some(stream)) if count == 1 => streams.push(StreamId(stream)),
-            _ => return refused(format!("{path}, which is behind {}", iommu.path())),
+            _ => return Ok(Mastery::Loose(format!("which is behind {}", iommu.path()))),
         }
     }
     if streams.is_empty() {
-        return refused(format!("{path}, whose iommus names none"));
+        return Ok(Mastery::Loose("whose iommus names none".to_string()));
     }
-    Ok(Dma::Confined(streams))
+    Ok(Mastery::Confined(streams))
 }
 
 /// The frequency of each clock, if all are fixed.

@@ -7,7 +7,7 @@ use super::coprocs::{CoprocConfig, PciFunction};
 use super::machine::{Interrupt, PciHost};
 use crate::devicetree::Error;
 use alloc::format;
-use alloc::string::{String, ToString as _};
+use alloc::string::String;
 use coproc_core::driver::{Confinement, Description, Unconfined};
 use coproc_core::id::StreamId;
 
@@ -45,7 +45,8 @@ impl CoprocConfig {
     ) -> Result<StreamId, Error> {
         let stream = host.stream(function);
         match driver.confinement(stream.is_some()) {
-            Ok(Confinement::Iommu) | Err(Unconfined::Nothing) => {}
+            // A function can master the bus, whatever its driver says.
+            Ok(Confinement::Iommu | Confinement::NoDma) | Err(Unconfined::Nothing) => {}
             Ok(Confinement::Own) => {
                 let found = format!("{}, whose only IOMMU is its own", self.device);
                 let expected = "a device behind an IOMMU; PCI functions that confine themselves are not built yet";
@@ -87,14 +88,6 @@ impl CoprocConfig {
             self.device_error(found, "an entry in interrupt-map")
         })
     }
-
-    /// The error that a coproc of this kind can't be shared.
-    pub fn device_not_built(&self) -> Error {
-        self.device_error(
-            self.device.to_string(),
-            "a PCI function; other devices are not built yet",
-        )
-    }
 }
 
 #[cfg(test)]
@@ -103,6 +96,7 @@ mod tests {
     use crate::config::machine::Machine;
     use crate::config::{CoprocConfig, DeviceLocator};
     use crate::devicetree::{Tree, tests::QEMU_GICV3};
+    use alloc::string::ToString as _;
     use coproc_core::driver::WorstCase;
     use coproc_core::id::CoprocId;
     use coproc_core::time::Duration;
@@ -119,6 +113,7 @@ mod tests {
             id: CoprocId(0),
             path: "/chosen/coprocs/coproc@0".into(),
             device: DeviceLocator::Pci(FUNCTION),
+            node: None,
             driver: "qemu,edu".into(),
             scheduler: "rr".into(),
             slice: None,

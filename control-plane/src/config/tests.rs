@@ -6,6 +6,7 @@ mod pools;
 mod raspberry_pi;
 mod rcar_gen3;
 mod shared_memory;
+mod shared_node;
 
 use super::machine::*;
 use super::*;

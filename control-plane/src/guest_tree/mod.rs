@@ -11,7 +11,7 @@ mod passthrough;
 #[cfg(test)]
 mod tests;
 
-use crate::config::Passed;
+use crate::config::{Fixture, Passed};
 use crate::devicetree::Region;
 use crate::flash;
 use crate::passthrough::{Full, Place, plan};
@@ -70,6 +70,8 @@ pub struct GuestTree<'a> {
     pub seeds: Option<Seeds>,
     /// The devices that the domain has for itself.
     pub devices: &'a [Passed],
+    /// Its coprocs that are devices of the machine's tree.
+    pub fixtures: &'a [Fixture],
     /// Where its RAM is in the machine, in order: address and size. Needed only for devices with unconfined DMA.
     pub host_memory: &'a [Region],
 }
@@ -168,7 +170,7 @@ pub fn build(guest: &GuestTree<'_>) -> Result<Vec<u8>, Error> {
         flash(&mut fdt)?;
     }
     watchdog(&mut fdt)?;
-    let places = plan(guest.devices)?;
+    let places = plan(guest.devices, guest.fixtures)?;
     if guest.pci {
         pcie(&mut fdt, &places)?;
     }

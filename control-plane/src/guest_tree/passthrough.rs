@@ -1,6 +1,6 @@
-//! The nodes of devices that the domain was given.
+//! The nodes of devices that the domain was given, and of coprocs that the machine's tree describes.
 //!
-//! They are below a bus of their own, since what a device's DMA addresses is said of buses: the domain's
+//! A stock driver can't tell the one from the other: both are what the machine's tree says of them, at other addresses. They are below a bus of their own, since what a device's DMA addresses is said of buses: the domain's
 //! addresses where an IOMMU translates, and the machine's where nothing does (`dma-ranges`).
 
 use super::layout::RAM_BASE;
@@ -10,57 +10,73 @@ use crate::config::{Dma, Passed, PassedNode};
 use crate::passthrough::Place;
 use alloc::format;
 use alloc::vec::Vec;
-use vm_fdt::FdtWriter;
+use vm_fdt::{FdtWriter, FdtWriterNode};
 
 const EDGE_RISING: u32 = 1;
 /// Clocks follow.
 const FIRST_PHANDLE: u32 = 16;
 
-/// Two buses: of devices that see the domain's addresses, and of those that see the machine's.
+/// Two buses for each of the two: of devices that see the domain's addresses, and of those that see the machine's.
 pub(super) fn nodes(
     fdt: &mut FdtWriter,
     guest: &GuestTree<'_>,
     places: &[Place],
 ) -> Result<(), Error> {
     let mut phandle = FIRST_PHANDLE;
-    for (name, unconfined) in [("passthrough", false), ("passthrough-unconfined", true)] {
-        let described = guest
-            .devices
-            .iter()
-            .zip(places)
-            .filter_map(|pair| match pair {
-                (Passed::Node(node), place) => Some((node, place)),
-                _ => None,
-            });
-        let mut devices = described
-            .filter(|(node, _)| (node.dma == Dma::Unconfined) == unconfined)
-            .peekable();
-        if devices.peek().is_none() {
-            continue;
+    let (own, shared) = places
+        .split_at_checked(guest.devices.len())
+        .unwrap_or_default();
+    let own = guest.devices.iter().zip(own);
+    let own = own.filter_map(|pair| match pair {
+        (Passed::Node(node), place) => Some((node, place)),
+        _ => None,
+    });
+    let shared = guest.fixtures.iter().zip(shared);
+    let shared = shared.map(|(fixture, place)| (&fixture.node, place));
+    let lists = [own.collect::<Vec<_>>(), shared.collect()];
+    for (list, names) in lists.iter().zip([
+        ["passthrough", "passthrough-unconfined"],
+        ["coprocs", "coprocs-unconfined"],
+    ]) {
+        for (name, unconfined) in names.into_iter().zip([false, true]) {
+            let on_it =
+                |(node, _): &&(&PassedNode, &Place)| (node.dma == Dma::Unconfined) == unconfined;
+            if list.iter().any(|one| on_it(&one)) {
+                let node = bus(fdt, guest, name, unconfined)?;
+                for (node, place) in list.iter().filter(on_it) {
+                    device(fdt, node, place, &mut phandle)?;
+                }
+                fdt.end_node(node)?;
+            }
         }
-        let bus = fdt.begin_node(name)?;
-        fdt.property_string("compatible", "simple-bus")?;
-        fdt.property_u32("#address-cells", 2)?;
-        fdt.property_u32("#size-cells", 2)?;
-        fdt.property_null("ranges")?;
-        if unconfined {
-            // The machine's address, the domain's, and the size.
-            let mut at = RAM_BASE;
-            let ranges = guest.host_memory.iter().flat_map(|part| {
-                let range = [part.address, at, part.size];
-                at = at.saturating_add(part.size);
-                range
-            });
-            fdt.property_array_u64("dma-ranges", &ranges.collect::<Vec<u64>>())?;
-        } else {
-            fdt.property_null("dma-ranges")?;
-        }
-        for (node, place) in devices {
-            device(fdt, node, place, &mut phandle)?;
-        }
-        fdt.end_node(bus)?;
     }
     Ok(())
+}
+
+fn bus(
+    fdt: &mut FdtWriter,
+    guest: &GuestTree<'_>,
+    name: &str,
+    unconfined: bool,
+) -> Result<FdtWriterNode, Error> {
+    let bus = fdt.begin_node(name)?;
+    fdt.property_string("compatible", "simple-bus")?;
+    fdt.property_u32("#address-cells", 2)?;
+    fdt.property_u32("#size-cells", 2)?;
+    fdt.property_null("ranges")?;
+    if unconfined {
+        // The machine's address, the domain's, and the size.
+        let mut at = RAM_BASE;
+        let ranges = guest.host_memory.iter().flat_map(|part| {
+            let range = [part.address, at, part.size];
+            at = at.saturating_add(part.size);
+            range
+        });
+        fdt.property_array_u64("dma-ranges", &ranges.collect::<Vec<u64>>())?;
+    } else {
+        fdt.property_null("dma-ranges")?;
+    }
+    Ok(bus)
 }
 
 fn device(

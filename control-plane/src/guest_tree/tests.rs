@@ -31,6 +31,7 @@ fn full() -> GuestTree<'static> {
             kaslr: 0x1122_3344_5566_7788,
         }),
         devices: &[],
+        fixtures: &[],
         host_memory: &[],
     }
 }
@@ -434,8 +435,20 @@ fn devices_given_to_the_domain_are_in_its_tree() {
     ];
     let host_memory = [(0x8000_0000, 0x800_0000), (0x1_0000_0000, 0x800_0000)]
         .map(|(address, size)| Region { address, size });
+    let fixture = |path, dma| match passed(path, dma, &[48_000_000]) {
+        Passed::Node(node) => Fixture {
+            coproc: coproc_core::id::CoprocId(0),
+            node,
+        },
+        Passed::Pci(..) => unreachable!(),
+    };
+    let fixtures = [
+        fixture("/three", Dma::None),
+        fixture("/four", Dma::Unconfined),
+    ];
     let guest = GuestTree {
         devices: &devices,
+        fixtures: &fixtures,
         host_memory: &host_memory,
         ..full()
     };
@@ -493,6 +506,25 @@ fn devices_given_to_the_domain_are_in_its_tree() {
         ]
     );
     assert!(bus.child("device@c201000").is_some());
+    // Coprocs of the tree come behind them, on buses of their own.
+    let shared = tree.find("/coprocs/device@c202000").unwrap();
+    let cells: Vec<Vec<u32>> = shared
+        .interrupts()
+        .unwrap()
+        .iter()
+        .map(|one| one.cells.collect())
+        .collect();
+    assert_eq!(cells, [[0, 21, 4], [0, 22, 1]]);
+    let clock = shared.property("clocks").unwrap();
+    let clock = clock.resolve(clock.u32().unwrap()).unwrap();
+    let frequency = clock.property("clock-frequency").unwrap().u32().unwrap();
+    assert_eq!(frequency, 48_000_000);
+    let shared = tree.find("/coprocs-unconfined").unwrap();
+    assert!(shared.child("device@c203000").is_some());
+    assert_eq!(
+        shared.property("dma-ranges").unwrap().value(),
+        bus.property("dma-ranges").unwrap().value()
+    );
     // The function's interrupt is its own whatever its pin, and everybody else's is where it was.
     let machine = Machine::from_tree(&tree).unwrap();
     let host = &machine.pci_hosts[0];

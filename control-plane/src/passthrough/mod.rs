@@ -12,7 +12,7 @@ mod tests;
 pub use line::{Arrival, Line};
 
 use crate::config::machine::Interrupt;
-use crate::config::{DomainConfig, Passed};
+use crate::config::{DomainConfig, Fixture, Passed, PassedNode};
 use crate::devicetree::Error;
 use crate::guest_tree::layout::{
     PASSTHROUGH_BASE, PASSTHROUGH_SIZE, PASSTHROUGH_SPI, PASSTHROUGH_SPIS, PCI_SLOTS,
@@ -63,45 +63,29 @@ pub enum Full {
     Functions,
 }
 
-/// Gives each device its place.
+/// Gives each device its place: those that are the domain's own, then the nodes of its coprocs.
 ///
 /// # Errors
 /// [`Full`].
-pub fn plan(devices: &[Passed]) -> Result<Vec<Place>, Full> {
-    let mut next = PASSTHROUGH_BASE;
-    let end = PASSTHROUGH_BASE.saturating_add(PASSTHROUGH_SIZE);
-    let mut spis = PASSTHROUGH_SPI..PASSTHROUGH_SPI.saturating_add(PASSTHROUGH_SPIS);
+pub fn plan(devices: &[Passed], fixtures: &[Fixture]) -> Result<Vec<Place>, Full> {
+    let mut room = Room {
+        next: PASSTHROUGH_BASE,
+        spis: PASSTHROUGH_SPI..PASSTHROUGH_SPI.saturating_add(PASSTHROUGH_SPIS),
+    };
     let mut slots = (0..PCI_SLOTS as u8).rev().take(FUNCTION_LIMIT);
-    let mut places = Vec::with_capacity(devices.len());
+    let mut places = Vec::with_capacity(devices.len().saturating_add(fixtures.len()));
     for device in devices {
-        let mut place = Place::default();
-        let interrupts = match device {
-            Passed::Node(node) => {
-                for region in &node.registers {
-                    let size = region.size.checked_next_multiple_of(PAGE_SIZE);
-                    let size = size.ok_or(Full::Registers)?;
-                    let alignment = if size >= BLOCK { BLOCK } else { PAGE_SIZE };
-                    let at = next.checked_next_multiple_of(alignment);
-                    let at = at.ok_or(Full::Registers)?;
-                    let behind = at.checked_add(size).filter(|behind| *behind <= end);
-                    next = behind.ok_or(Full::Registers)?;
-                    place.registers.push(Pages {
-                        at,
-                        host: HostPhysical::new(region.address),
-                        size,
-                    });
-                }
-                node.interrupts.len()
-            }
-            Passed::Pci(..) => {
-                place.slot = Some(slots.next().ok_or(Full::Functions)?);
-                1
-            }
-        };
-        for _ in 0..interrupts {
-            place.spis.push(spis.next().ok_or(Full::Interrupts)?);
-        }
-        places.push(place);
+        places.push(match device {
+            Passed::Node(node) => room.place(node)?,
+            Passed::Pci(..) => Place {
+                slot: Some(slots.next().ok_or(Full::Functions)?),
+                spis: Vec::from([room.spi()?]),
+                registers: Vec::new(),
+            },
+        });
+    }
+    for fixture in fixtures {
+        places.push(room.place(&fixture.node)?);
     }
     Ok(places)
 }
@@ -139,4 +123,39 @@ pub fn no_interrupt(name: &str, error: &dyn Fn(String, &'static str) -> Error) -
         format!("{name}, which has no INTx interrupt"),
         "a function with one; messages alone are not built yet",
     )
+}
+
+/// What is left.
+struct Room {
+    next: u64,
+    spis: core::ops::Range<u32>,
+}
+
+impl Room {
+    fn spi(&mut self) -> Result<u32, Full> {
+        self.spis.next().ok_or(Full::Interrupts)
+    }
+
+    fn place(&mut self, node: &PassedNode) -> Result<Place, Full> {
+        let end = PASSTHROUGH_BASE.saturating_add(PASSTHROUGH_SIZE);
+        let mut place = Place::default();
+        for region in &node.registers {
+            let size = region.size.checked_next_multiple_of(PAGE_SIZE);
+            let size = size.ok_or(Full::Registers)?;
+            let alignment = if size >= BLOCK { BLOCK } else { PAGE_SIZE };
+            let at = self.next.checked_next_multiple_of(alignment);
+            let at = at.ok_or(Full::Registers)?;
+            let behind = at.checked_add(size).filter(|behind| *behind <= end);
+            self.next = behind.ok_or(Full::Registers)?;
+            place.registers.push(Pages {
+                at,
+                host: HostPhysical::new(region.address),
+                size,
+            });
+        }
+        for _ in &node.interrupts {
+            place.spis.push(self.spi()?);
+        }
+        Ok(place)
+    }
 }

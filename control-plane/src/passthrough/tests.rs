@@ -48,7 +48,7 @@ fn devices_follow_each_other() {
         node(&[4 << 20], 2),
         function(2),
     ];
-    let places = plan(&devices).unwrap();
+    let places = plan(&devices, &[]).unwrap();
     let at = |place: &Place| -> Vec<(u64, u64)> {
         place
             .registers
@@ -69,12 +69,12 @@ fn devices_follow_each_other() {
 
 #[test]
 fn what_does_not_fit_is_told() {
-    assert_eq!(plan(&[node(&[0x400_0000], 0)]), Err(Full::Registers));
-    assert_eq!(plan(&[node(&[u64::MAX], 0)]), Err(Full::Registers));
-    assert_eq!(plan(&[node(&[0x1000], 33)]), Err(Full::Interrupts));
+    assert_eq!(plan(&[node(&[0x400_0000], 0)], &[]), Err(Full::Registers));
+    assert_eq!(plan(&[node(&[u64::MAX], 0)], &[]), Err(Full::Registers));
+    assert_eq!(plan(&[node(&[0x1000], 33)], &[]), Err(Full::Interrupts));
     let functions: Vec<_> = (0..17).map(function).collect();
-    assert_eq!(plan(&functions), Err(Full::Functions));
-    assert!(plan(&functions[..16]).is_ok());
+    assert_eq!(plan(&functions, &[]), Err(Full::Functions));
+    assert!(plan(&functions[..16], &[]).is_ok());
 }
 
 proptest! {
@@ -82,7 +82,7 @@ proptest! {
     #[test]
     fn places_never_overlap(devices in prop::collection::vec((prop::collection::vec(1u64..0x60_0000, 0..4), 0u32..5), 0..8)) {
         let devices: Vec<_> = devices.iter().map(|(sizes, interrupts)| node(sizes, *interrupts)).collect();
-        let Ok(places) = plan(&devices) else { return Ok(()) };
+        let Ok(places) = plan(&devices, &[]) else { return Ok(()) };
         let mut next = WATCHDOG_BASE + 2 * WATCHDOG_FRAME;
         let mut spi = 16;
         for (place, device) in places.iter().zip(&devices) {

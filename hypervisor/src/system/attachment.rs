@@ -260,6 +260,10 @@ fn remains(shares: &mut Vec<Share>, who: VcoprocId) -> Option<Remains> {
             firmware: Some(firmware),
             ..Remains::default()
         },
+        Reach::Unasked => Remains {
+            domain: domain_id,
+            ..Remains::default()
+        },
     })
 }
 
@@ -297,16 +301,18 @@ fn build(
     taken: &mut Remains,
 ) -> Result<Link, String> {
     let who = VcoprocId(NEXT_VCOPROC.fetch_add(1, Ordering::Relaxed));
-    let core = match &instance.core().side.device {
-        Device::Firmware(registers) => Some(registers.0),
-        Device::Pci { .. } => None,
+    let (core, asked) = match &instance.core().side.device {
+        Device::Firmware(registers) => (Some(registers.0), false),
+        Device::Node(node) => (None, !node.streams.is_empty()),
+        Device::Pci { .. } => (None, true),
     };
     let reach = match core {
         Some(core) => {
             let share = FirmwareShare::new(core, who, super::start::stage2_geometry())?;
             Reach::Firmware(Box::new(share))
         }
-        None => spaces(instance, ram, taken)?,
+        None if asked => spaces(instance, ram, taken)?,
+        None => Reach::Unasked,
     };
     let share = Share::new(who, domain, slot, reach);
     instance.core().side.shares.push(share);
@@ -329,7 +335,7 @@ fn build(
     Ok(Link {
         instance: index,
         who,
-        pin: instance.description.interrupt_pin,
+        pin: (instance.description.as_ref()).map_or(0, |function| function.interrupt_pin),
     })
 }
 

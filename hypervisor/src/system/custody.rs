@@ -19,7 +19,6 @@ use coproc_core::algorithm::Tuning;
 use coproc_core::coproc::{Coproc, Stage, State};
 use coproc_core::environment::Environment;
 use coproc_core::record::Input;
-use hypervisor::vpci;
 
 /// Starts to share it, with the algorithm and the settings of the configuration.
 ///
@@ -36,10 +35,7 @@ pub fn begin(instance: &Instance) -> Result<(), String> {
         coproc
             .configure(algorithm, recipe.settings)
             .map_err(|error| error.to_string())?;
-        machine.configure(|space, function| {
-            vpci::set_memory_decode(space, function, true);
-            vpci::set_bus_master(space, function, true);
-        });
+        machine.open();
         let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.start(env);
         let started = recording::feed(coproc, machine, Input::Start, call, |result| result.into());
         if let Err(error) = started {

@@ -4,6 +4,7 @@
 
 use super::custody;
 use super::firmware::{self, CoreRegisters};
+use super::node::Node;
 use super::sharing::{Device, Instance, Recipe, Registers, Side};
 use super::start::DOMAIN_ADDRESS_BITS;
 use super::tables::TableFrames;
@@ -13,13 +14,13 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use coproc_core::address::HostPhysical;
+use coproc_core::address::{HostPhysical, PAGE_SIZE};
 use coproc_core::coproc::{Coproc, Settings};
 use coproc_core::driver::Match;
 use coproc_core::record::{Header, Log};
 use core::sync::atomic::Ordering;
 use hypervisor::config::machine::{Machine, PciHost, Trigger};
-use hypervisor::config::{Configuration, CoprocConfig, DeviceLocator};
+use hypervisor::config::{Configuration, CoprocConfig, DeviceLocator, Dma, PciFunction};
 use hypervisor::devicetree::Error;
 use hypervisor::vpci::{self, FunctionAddress, FunctionDescription, WindowAllocator};
 use platforms::iommu::smmuv3::{Setup, Smmu};
@@ -31,7 +32,7 @@ const IOMMU_VMIDS: core::ops::Range<u16> = 128..256;
 /// Starts the IOMMU, with everything cut off.
 pub fn start_iommu(machine: &Machine, gic: &mut gic::Gic) {
     let Some(found) = machine.smmus.first() else {
-        log::warn!("no IOMMU: no coprocessor can be shared");
+        log::warn!("no IOMMU: no PCI function can be shared, and no other device that does DMA");
         return;
     };
     let region = match mmu::map_device(
@@ -49,7 +50,7 @@ pub fn start_iommu(machine: &Machine, gic: &mut gic::Gic) {
     match Smmu::new(smmu::Bus(region), setup) {
         Ok(smmu) => boot::set_iommu(Box::new(smmu)),
         Err(error) => {
-            log::error!("{}: {error}; no coprocessor can be shared", found.path);
+            log::error!("{}: {error}; nothing behind it can be shared", found.path);
             return;
         }
     }
@@ -85,8 +86,9 @@ pub fn start_coprocs(
             DeviceLocator::Cpu { index, .. } => {
                 start_firmware_core(config, online.get(*index).copied().flatten())
             }
-            DeviceLocator::Pci(_) | DeviceLocator::Node(_) => match host {
-                Some(host) => start_coproc(host, config, windows, gic),
+            DeviceLocator::Node(_) => start_node(config, gic),
+            DeviceLocator::Pci(function) => match host {
+                Some(host) => start_function(host, config, *function, windows, gic),
                 None => Err(config.device_absent()),
             },
         };
@@ -110,17 +112,15 @@ pub fn start_coprocs(
     instances
 }
 
-fn start_coproc(
+fn start_function(
     host: &PciHost,
     config: &CoprocConfig,
+    function: PciFunction,
     allocator: &mut WindowAllocator,
     gic: &mut gic::Gic,
 ) -> Result<Instance, Error> {
     let other = |found, expected| config.device_error(found, expected);
-    let DeviceLocator::Pci(function) = &config.device else {
-        return Err(config.device_not_built());
-    };
-    config.is_below(host, *function)?;
+    config.is_below(host, function)?;
     let address = FunctionAddress {
         bus: function.bus,
         device: function.device,
@@ -149,8 +149,8 @@ fn start_coproc(
         );
         return Err(config.device_unsuitable(found));
     }
-    let stream = config.stream(host, *function, facts, boot::iommu().is_some())?;
-    let interrupt = config.interrupt(host, *function, description.interrupt_pin)?;
+    let stream = config.stream(host, function, facts, boot::iommu().is_some())?;
+    let interrupt = config.interrupt(host, function, description.interrupt_pin)?;
     let placements = vpci::assign_bars(space, address, &description, allocator)
         .map_err(|error| other(error.to_string(), "room in the host bridge's windows"))?;
     let mut regions = [None; 6];
@@ -182,7 +182,8 @@ fn start_coproc(
         function: address,
         stream,
     };
-    let instance = share(config, driver, description, Some(interrupt.intid.0), device)?;
+    let interrupts = Vec::from([interrupt.intid.0]);
+    let instance = share(config, driver, Some(description), interrupts, device)?;
     let affinity = cpu::current().affinity.load(Ordering::Relaxed);
     gic.enable(
         interrupt.intid.0,
@@ -191,6 +192,53 @@ fn start_coproc(
     )
     .map_err(|error| other(error.to_string(), "an interrupt that exists"))?;
     Ok(instance)
+}
+
+/// Makes a device of the machine's tree ready: its windows mapped for EL2, its interrupts enabled and masked.
+fn start_node(config: &CoprocConfig, gic: &mut gic::Gic) -> Result<Instance, Error> {
+    let other = |found, expected| config.device_error(found, expected);
+    let Some(found) = &config.node else {
+        return Err(config.device_absent());
+    };
+    let driver = platforms::coproc::by_name(&config.driver)
+        .ok_or_else(|| other(config.driver.clone(), "a driver that is compiled in"))?;
+    let facts = driver.description();
+    found.suits(config, facts, boot::iommu().is_some())?;
+    if found.node.dma == Dma::Unconfined {
+        log::warn!(
+            "{}: {} can reach all memory: all who share it are trusted with that",
+            config.path,
+            config.device
+        );
+    }
+    let mut regions = Vec::new();
+    for window in facts.windows {
+        // It has been looked whether there is one, and nothing else in its pages.
+        let Some(place) = found.node.registers.get(window.index) else {
+            continue;
+        };
+        let size = place.size.checked_next_multiple_of(PAGE_SIZE);
+        let region = mmu::map_device(HostPhysical::new(place.address), size.unwrap_or(place.size))
+            .map_err(|error| other(error.to_string(), "mappable registers"))?;
+        if regions.len() <= window.index {
+            regions.resize(window.index.saturating_add(1), None);
+        }
+        if let Some(slot) = regions.get_mut(window.index) {
+            *slot = Some(region);
+        }
+    }
+    let affinity = cpu::current().affinity.load(Ordering::Relaxed);
+    let mut lines = Vec::new();
+    for interrupt in found.node.interrupts.iter().take(facts.interrupts) {
+        let edge = interrupt.trigger == Trigger::Edge;
+        gic.enable(interrupt.intid.0, edge, affinity)
+            .map_err(|error| other(error.to_string(), "an interrupt that exists"))?;
+        lines.push((gic.line(interrupt.intid.0), edge));
+    }
+    let streams = found.streams().to_vec();
+    let node = Node::new(regions, facts.windows, lines.into_iter(), streams);
+    let interrupts = node.interrupts().collect();
+    share(config, driver, None, interrupts, Device::Node(node))
 }
 
 /// Sets a CPU aside as a firmware core; `number`: which it is here, if it runs.
@@ -223,15 +271,15 @@ fn start_firmware_core(config: &CoprocConfig, number: Option<usize>) -> Result<I
     let core = firmware::reserve(number, nothing)
         .map_err(|found| other(format!("{}, {found}", config.device), "a CPU of its own"))?;
     let device = Device::Firmware(CoreRegisters(core));
-    share(config, driver, core.function(), None, device)
+    share(config, driver, Some(core.function()), Vec::new(), device)
 }
 
 /// The framework around a device that was found to suit its driver.
 fn share(
     config: &CoprocConfig,
     driver: Box<dyn coproc_core::Driver>,
-    description: FunctionDescription,
-    interrupt: Option<u32>,
+    description: Option<FunctionDescription>,
+    interrupts: Vec<u32>,
     device: Device,
 ) -> Result<Instance, Error> {
     let other = |found, expected| config.device_error(found, expected);
@@ -271,7 +319,7 @@ fn share(
     };
     let path = config.path.clone();
     let log = log.flatten();
-    let instance = Instance::new(path, description, interrupt, recipe, coproc, side, log);
+    let instance = Instance::new(path, description, interrupts, recipe, coproc, side, log);
     if config.shared {
         custody::begin(&instance).map_err(|error| {
             other(

@@ -8,6 +8,7 @@
 )]
 
 use super::devices::Devices;
+use super::fixture::{self, Fixture};
 use super::flash::Bank;
 use super::lifecycle::Control;
 use super::messages;
@@ -340,6 +341,8 @@ pub struct Domain {
     pub pci: Mutex<Pci>,
     /// The devices that it has for itself.
     pub given: Given,
+    /// The places of its coprocessors that the machine's tree describes.
+    pub fixtures: Vec<Fixture>,
     /// Its UART, if it has one.
     pub uart: Option<Mutex<Vpl011>>,
     /// Its flash, if it started with firmware.
@@ -391,6 +394,7 @@ impl Domain {
                 stray: 0,
             }),
             given,
+            fixtures: fixture::of(&config),
             uart: config.vpl011.then(|| Mutex::new(Vpl011::new())),
             flash: Mutex::new(None),
             devices: Mutex::new(Devices::new(0, &config)),

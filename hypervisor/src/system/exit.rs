@@ -13,7 +13,8 @@
 use super::domain::{Activity, Domain, Vcpu};
 use super::schedule::{self, Member};
 use super::{
-    devices, entropy, firmware, flash, interrupts, messages, passthrough, shared_memory, sharing,
+    devices, entropy, firmware, fixture, flash, interrupts, messages, passthrough, shared_memory,
+    sharing,
 };
 use crate::arch::errata;
 use crate::arch::exits::{Exit, Registers};
@@ -163,6 +164,7 @@ fn mmio(member: Member, address: GuestPhysical, width: Width, operation: Operati
         return flash::access(domain, at, width, operation)
             .or_else(|| devices::access(domain, at, width, operation))
             .or_else(|| messages::access(domain, at, width, operation))
+            .or_else(|| fixture_access(member, at, width, operation, false))
             .unwrap_or(Answer::Abort);
     }
     if let Some(offset) = within(at, layout::ECAM_BASE, layout::ECAM_SIZE) {
@@ -211,7 +213,7 @@ fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operatio
                     passthrough::configured(domain, &mut pci, effect.slot, true);
                 }
                 if effect.intx_disabled.is_some() || effect.message {
-                    sharing::resample(&link);
+                    sharing::resample(&link, 0);
                 }
             }
             if effect.message {
@@ -252,19 +254,46 @@ fn coproc_access(
         })
     };
     let Some((bar, offset, link)) = found else {
-        let shared = (!touch)
-            .then(|| shared_memory::access(member.domain, address.get(), width, operation))
-            .flatten();
+        if touch {
+            let fixture = fixture_access(member, address.get(), width, operation, touch);
+            return fixture.or_else(|| in_window(address.get()).then_some(NOBODY));
+        }
+        let shared = shared_memory::access(member.domain, address.get(), width, operation);
         return shared.or_else(|| in_window(address.get()).then_some(NOBODY));
     };
-    let offset = if touch { offset & !3 } else { offset };
-    let width = if touch { Width::Word } else { width };
-    let access = Access {
-        window: usize::from(bar),
-        offset,
-        width,
+    let access = window_access(usize::from(bar), offset, width, operation, touch);
+    Some(sharing::access(&link, member.vcpu, &access))
+}
+
+#[inline(always)]
+const fn window_access(
+    window: usize,
+    offset: u64,
+    width: Width,
+    operation: Operation,
+    touch: bool,
+) -> Access {
+    Access {
+        window,
+        offset: if touch { offset & !3 } else { offset },
+        width: if touch { Width::Word } else { width },
         operation,
+    }
+}
+
+/// The same where a coprocessor is a node of the domain's tree.
+fn fixture_access(
+    member: Member,
+    at: u64,
+    width: Width,
+    operation: Operation,
+    touch: bool,
+) -> Option<Answer> {
+    let (link, window, offset) = fixture::find(member.domain, at)?;
+    let Some(link) = link else {
+        return Some(NOBODY);
     };
+    let access = window_access(window, offset, width, operation, touch);
     Some(sharing::access(&link, member.vcpu, &access))
 }
 
@@ -286,13 +315,16 @@ pub fn resample(domain: &Domain, line: Line) {
     }
     let first = 32 + layout::PCI_INTX_SPI;
     let Some(pin) = intid.checked_sub(first).filter(|pin| *pin < 4) else {
-        return passthrough::ended(domain, intid);
+        if !fixture::ended(domain, intid) {
+            passthrough::ended(domain, intid);
+        }
+        return;
     };
     for slot in 0..SLOTS {
         if let Some(link) = domain.link(slot)
             && intx_line(slot as u8, link.pin) == Some(pin as u8)
         {
-            sharing::resample(&link);
+            sharing::resample(&link, 0);
         }
     }
 }

@@ -8,6 +8,7 @@ use super::attachment;
 use super::devices::Devices;
 use super::domain::{Domain, Vcpu};
 use super::entropy;
+use super::fixture::{self, Fixture};
 use super::flash;
 use super::passthrough::{self, Given};
 use super::schedule;
@@ -30,7 +31,7 @@ use hypervisor::memory::frames::Piece;
 use hypervisor::physical_timer::PhysicalTimer;
 use hypervisor::vcpu_schedule::{VcpuId, placing};
 use hypervisor::vgic::{ListRegisters, Vgic};
-use hypervisor::vpci::{SLOTS, Signals, VirtualBus, Window, Windows};
+use hypervisor::vpci::{self, SLOTS, Signals, VirtualBus, Window, Windows};
 use hypervisor::vpl011::Vpl011;
 use platforms::translation::{Stage2Attributes, TranslationTable};
 use spin::Mutex;
@@ -405,6 +406,7 @@ fn tree(domain: &Domain, initrd: Option<Region>) -> Result<Vec<u8>, Error> {
         initrd,
         seeds: entropy::seeds(),
         devices: &config.passthrough,
+        fixtures: &config.fixtures,
         host_memory: &host_memory,
     })
     .map_err(|error| {
@@ -509,12 +511,11 @@ pub fn connect(domain: &Domain, instances: &[Instance], number: usize) -> Result
     else {
         return Err(domain.config.coproc_unavailable(assignment.coproc));
     };
-    let slot = domain
-        .pci
-        .lock()
-        .bus
-        .free()
-        .ok_or_else(|| other("too many coprocs".into(), "at most 31"))?;
+    let slot = match &instance.description {
+        Some(_) => domain.pci.lock().bus.free(),
+        None => fixture::position(domain, instance.id),
+    };
+    let slot = slot.ok_or_else(|| other("too many coprocs".into(), "at most 31"))?;
     let link = attachment::attach(
         index,
         instance,
@@ -524,14 +525,37 @@ pub fn connect(domain: &Domain, instances: &[Instance], number: usize) -> Result
         slot,
     )
     .map_err(|error| other(error, "a coproc that takes the domain"))?;
+    if let Err(error) = show(domain, instance, slot, link) {
+        if let Err(error) = attachment::detach(index, instance, link.who) {
+            log::error!("{}: {error}", link.who);
+        }
+        return Err(other(error.to_string(), "a free PCI slot"));
+    }
+    Ok(true)
+}
+
+/// Shows the domain its share: as a function on its bus, or behind a node of its tree.
+///
+/// # Errors
+/// If the slot is taken; nothing is shown then.
+pub fn show(
+    domain: &Domain,
+    instance: &Instance,
+    slot: u8,
+    link: Link,
+) -> Result<(), vpci::SlotError> {
+    let Some(description) = &instance.description else {
+        if let Some(fixture) = domain.fixtures.get(usize::from(slot)) {
+            fixture.connect(link);
+        }
+        return Ok(());
+    };
     let mut pci = domain.pci.lock();
+    pci.bus.attach(slot, description.clone())?;
     if let Some(place) = pci.links.get_mut(usize::from(slot)) {
         *place = Some(link);
     }
-    pci.bus
-        .attach(slot, instance.description.clone())
-        .map_err(|error| other(error.to_string(), "a free PCI slot"))?;
-    Ok(true)
+    Ok(())
 }
 
 /// Takes all its coprocessors away; [`attachment::holds`] tells how long that goes on.
@@ -545,7 +569,8 @@ pub fn disconnect(domain: &Domain, instances: &[Instance]) {
                 log::error!("{}: {error}", domain.id);
             }
         }
-        links.into_iter().flatten().collect()
+        let fixtures = domain.fixtures.iter().filter_map(Fixture::disconnect);
+        links.into_iter().flatten().chain(fixtures).collect()
     };
     for link in links {
         if let Some(instance) = instances.get(link.instance)

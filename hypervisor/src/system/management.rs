@@ -8,7 +8,9 @@
 )]
 
 use super::domain::Domain;
+use super::fixture::{self, Fixture};
 use super::lifecycle::{self, Refused};
+use super::load;
 use super::passthrough;
 use super::processors;
 use super::recording::feed;
@@ -153,6 +155,8 @@ fn pull(domain: &Domain, who: VcoprocId) {
         pci.signals.set(slot as u8, false);
         domain.refresh_interrupts(&mut pci);
     }
+    drop(pci);
+    fixture::pull(domain, who);
 }
 
 impl Management for Face {
@@ -172,7 +176,8 @@ impl Management for Face {
         let domain = system.domains.get(index)?;
         let mut coprocs = ArrayVec::new();
         let links = domain.pci.lock().links;
-        for link in links.iter().flatten() {
+        let fixtures = domain.fixtures.iter().filter_map(Fixture::link);
+        for link in links.into_iter().flatten().chain(fixtures) {
             if let Some(instance) = system.instances.get(link.instance) {
                 let _ = coprocs.try_push(instance.id);
             }
@@ -386,13 +391,18 @@ impl Management for Face {
                 domain: domain.id,
             });
         }
-        // A slot that was used before comes first, so that a coprocessor comes back where it was.
-        let slot = {
+        let slot = if instance.description.is_some() {
+            // A slot that was used before comes first, so that a coprocessor comes back where it was.
             let pci = domain.pci.lock();
-            pci.bus.reserved().or_else(|| pci.bus.free())
+            let slot = pci.bus.reserved().or_else(|| pci.bus.free());
+            slot.ok_or_else(|| failed(&"all PCI slots are taken", "detach another coproc"))?
+        } else {
+            // Its tree is made when it starts.
+            fixture::position(domain, coproc).ok_or_else(|| {
+                let what = format!("{}'s tree has no node for coproc {}", domain.id, coproc.0);
+                failed(&what, "name it in the domain's baton,coprocs")
+            })?
         };
-        let slot =
-            slot.ok_or_else(|| failed(&"all PCI slots are taken", "detach another coproc"))?;
         let link = attachment::attach(
             index,
             instance,
@@ -402,24 +412,18 @@ impl Management for Face {
             slot,
         )
         .map_err(|error| failed(&error, "nothing was attached"))?;
-        let shown = {
-            let mut pci = domain.pci.lock();
-            let shown = pci.bus.attach(slot, instance.description.clone());
-            if shown.is_ok()
-                && let Some(place) = pci.links.get_mut(usize::from(slot))
-            {
-                *place = Some(link);
-            }
-            shown
-        };
-        if let Err(error) = shown {
+        if let Err(error) = load::show(domain, instance, slot, link) {
             if let Err(error) = attachment::detach(index, instance, link.who) {
                 log::error!("{}: {error}", link.who);
             }
             return Err(failed(&error, "nothing was attached"));
         }
+        let place = match &instance.description {
+            Some(_) => "in PCI slot",
+            None => "as node",
+        };
         log::info!(
-            "{}: {} attached to coproc {} in PCI slot {slot}",
+            "{}: {} attached to coproc {} {place} {slot}",
             domain.id,
             link.who,
             coproc.0

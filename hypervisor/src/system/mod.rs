@@ -12,7 +12,7 @@
 //! 3. what is buried (`attachment`)
 //! 4. `Instance::core`: one coprocessor's framework and its device
 //! 5. `Domain::power`
-//! 6. `Domain::pci`: one domain's PCI functions; `Domain::given`: its own devices
+//! 6. `Domain::pci`: one domain's PCI functions; `Domain::given`: its own devices; `Fixture::link`
 //! 7. `Domain::uart`, `Domain::devices`, `Domain::flash`, `Vcpu::timer`
 //! 8. `Domain::memory` (read), `Domain::stage2`: one domain's tables
 //! 9. `Domain::vgic`
@@ -41,12 +41,14 @@ pub mod entropy;
 pub mod exit;
 #[cfg_attr(not(feature = "fw-core"), path = "firmware_absent.rs")]
 pub mod firmware;
+pub mod fixture;
 pub mod flash;
 pub mod interrupts;
 pub mod lifecycle;
 pub mod load;
 pub mod management;
 mod messages;
+pub mod node;
 pub mod passthrough;
 pub mod pci;
 pub mod processors;

@@ -10,6 +10,7 @@
 use super::domain::{Activity, Domain, Vcpu};
 use super::exit::Answer;
 use super::firmware::{self, CoreRegisters, FirmwareCore, FirmwareShare};
+use super::node::Node;
 use super::recording::{feed, tell};
 use super::schedule;
 use crate::arch::cpu;
@@ -18,7 +19,6 @@ use crate::arch::timer;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use coproc_core::address::HostPhysical;
 use coproc_core::coproc::{Coproc, Outcome, Settings};
 use coproc_core::driver::{Hardware, Step, Window};
@@ -39,14 +39,14 @@ const NEVER: u64 = u64::MAX;
 /// A domain's IOMMU faults are told at most this often.
 const FAULT_MESSAGES: Duration = Duration::from_secs(1);
 
-/// What is behind a PCI slot of a domain.
+/// What is behind a PCI slot of a domain, or a node of its tree.
 #[derive(Clone, Copy, Debug)]
 pub struct Link {
     /// Index of the coprocessor in [`super::System::instances`].
     pub instance: usize,
     /// The domain's instance of it.
     pub who: VcoprocId,
-    /// Its interrupt pin: 1 for INTA.
+    /// Its interrupt pin: 1 for INTA; 0 for none, as a node has.
     pub pin: u8,
 }
 
@@ -56,12 +56,14 @@ pub struct Share {
     pub who: VcoprocId,
     /// Whose.
     pub domain: DomainId,
-    /// Slot of the function on the domain's bus.
+    /// Slot of the function on the domain's bus, or which of [`Domain::fixtures`] it is.
     pub slot: u8,
     /// What the device reaches while it works for the domain.
     pub reach: Reach,
     /// Where its windows are mapped now: (guest address, size).
-    mapped: ArrayVec<(u64, u64), 6>,
+    pub(super) mapped: Vec<(u64, u64)>,
+    /// The levels of its interrupt lines, where each is one of the domain's.
+    pub(super) lines: u64,
     /// IOMMU faults not told yet, and when the last ones were.
     untold: u64,
     told: Instant,
@@ -80,17 +82,20 @@ pub enum Reach {
     },
     /// A firmware's memory, in tables of its own.
     Firmware(Box<FirmwareShare>),
+    /// Nothing, or everything: no IOMMU is asked.
+    Unasked,
 }
 
 impl Share {
     /// A share with nothing mapped.
-    pub const fn new(who: VcoprocId, domain: DomainId, slot: u8, reach: Reach) -> Self {
+    pub fn new(who: VcoprocId, domain: DomainId, slot: u8, reach: Reach) -> Self {
         Self {
             who,
             domain,
             slot,
             reach,
-            mapped: ArrayVec::new_const(),
+            mapped: Vec::new(),
+            lines: 0,
             untold: 0,
             told: Instant::from_nanos(0),
         }
@@ -124,7 +129,7 @@ pub enum Device {
     /// A PCI function behind the IOMMU.
     Pci {
         /// Registers, by window index.
-        registers: Registers,
+        registers: Registers<[Option<Region>; 6]>,
         /// Where each direct window is: index, physical address, size.
         windows: Vec<(Window, HostPhysical)>,
         /// Its address.
@@ -134,6 +139,8 @@ pub enum Device {
     },
     /// A CPU that runs firmware, which is its own IOMMU.
     Firmware(CoreRegisters),
+    /// A device that the machine's tree describes.
+    Node(Node),
 }
 
 /// What the configuration says about how a coprocessor is shared.
@@ -165,12 +172,12 @@ pub struct Instance {
     pub id: CoprocId,
     /// Path of its node, for messages.
     pub path: String,
-    /// What its function looks like.
-    pub description: FunctionDescription,
+    /// What its function looks like. None: domains have it as a node of their trees.
+    pub description: Option<FunctionDescription>,
     /// Bytes of save area for each vcoproc.
     pub save_area: u64,
-    /// Its physical interrupt; a firmware core has none.
-    pub interrupt: Option<u32>,
+    /// Its physical interrupts, as its driver counts them; a firmware core has none.
+    pub interrupts: Vec<u32>,
     /// How it is to be shared.
     pub recipe: Recipe,
     presence: Presence,
@@ -184,21 +191,21 @@ pub struct Instance {
 }
 
 /// A coprocessor's registers as a driver sees them.
-pub struct Registers {
+pub struct Registers<R> {
     /// Mapped windows, by index.
-    pub regions: [Option<Region>; 6],
+    pub regions: R,
 }
 
-impl Hardware for Registers {
+impl<R: AsRef<[Option<Region>]>> Hardware for Registers<R> {
     fn read(&mut self, window: usize, offset: u64, width: Width) -> u64 {
-        match self.regions.get(window) {
+        match self.regions.as_ref().get(window) {
             Some(Some(region)) => region.read(offset, width),
             _ => width.mask(),
         }
     }
 
     fn write(&mut self, window: usize, offset: u64, width: Width, value: u64) {
-        if let Some(Some(region)) = self.regions.get(window) {
+        if let Some(Some(region)) = self.regions.as_ref().get(window) {
             region.write(offset, width, value);
         }
     }
@@ -213,8 +220,8 @@ impl Instance {
     #[cfg(feature = "sharing")]
     pub fn new(
         path: String,
-        description: FunctionDescription,
-        interrupt: Option<u32>,
+        description: Option<FunctionDescription>,
+        interrupts: Vec<u32>,
         recipe: Recipe,
         coproc: Coproc,
         side: Side,
@@ -225,7 +232,7 @@ impl Instance {
             path,
             description,
             save_area: coproc.description().save_area,
-            interrupt,
+            interrupts,
             recipe,
             presence: Presence,
             ending: AtomicBool::new(false),
@@ -310,6 +317,20 @@ impl Machine<'_> {
             vpci::set_bus_master(space, function, false);
             vpci::set_memory_decode(space, function, false);
         });
+        if let Device::Node(node) = &mut self.side.device {
+            node.isolate();
+        }
+    }
+
+    /// What [`Self::isolate`] closed is open again, as far as the framework doesn't open it by itself.
+    pub(super) fn open(&mut self) {
+        self.configure(|space, function| {
+            vpci::set_memory_decode(space, function, true);
+            vpci::set_bus_master(space, function, true);
+        });
+        if let Device::Node(node) = &mut self.side.device {
+            node.open();
+        }
     }
 
     /// Whether no domain has a part in it, not even one that waits for its end.
@@ -321,8 +342,19 @@ impl Machine<'_> {
     fn core(&self) -> Option<&'static FirmwareCore> {
         match &self.side.device {
             Device::Firmware(registers) => Some(registers.0),
-            Device::Pci { .. } => None,
+            Device::Pci { .. } | Device::Node(_) => None,
         }
+    }
+
+    /// The device and a share, if it's a node.
+    fn node(&mut self, who: VcoprocId) -> Option<(&mut Node, &mut Share, &'static Domain)> {
+        let Side { device, shares } = &mut *self.side;
+        let Device::Node(node) = device else {
+            return None;
+        };
+        let share = shares.iter_mut().find(|share| share.who == who)?;
+        let domain = domain(share.domain)?;
+        Some((node, share, domain))
     }
 
     /// Takes the memory of `who`'s firmware out of the domain's address space, until the domain touches it again.
@@ -338,7 +370,7 @@ impl Machine<'_> {
         let domain = domain(share.domain)?;
         match &mut share.reach {
             Reach::Firmware(firmware) => Some((firmware, domain, share.slot)),
-            Reach::Spaces { .. } => None,
+            Reach::Spaces { .. } | Reach::Unasked => None,
         }
     }
 }
@@ -360,39 +392,56 @@ impl Environment for Machine<'_> {
         match &mut self.side.device {
             Device::Pci { registers, .. } => registers,
             Device::Firmware(registers) => registers,
+            Device::Node(node) => &mut node.registers,
         }
     }
 
     fn mask_interrupts(&mut self, masked: bool) {
+        if let Device::Node(node) = &mut self.side.device {
+            return node.mask(masked);
+        }
         self.configure(|space, function| vpci::set_interrupt_disable(space, function, masked));
     }
 
-    fn interrupt_asserted(&mut self, _index: usize) -> bool {
-        if let Some(core) = self.core() {
-            return core.interrupt_asserted();
+    fn interrupt_asserted(&mut self, index: usize) -> bool {
+        match &self.side.device {
+            Device::Firmware(registers) => registers.0.interrupt_asserted(),
+            Device::Node(node) => node.asserted(index),
+            Device::Pci { .. } => self.configure(vpci::interrupt_status).unwrap_or(false),
         }
-        self.configure(vpci::interrupt_status).unwrap_or(false)
     }
 
     fn interrupts_settled(&mut self) -> bool {
+        if let Device::Node(node) = &mut self.side.device {
+            return node.settled();
+        }
         // The line is shared with other functions: what counts is that this one doesn't assert it.
         !self.interrupt_asserted(0)
     }
 
     fn map_windows(&mut self, who: VcoprocId) -> bool {
+        if let Some((node, share, domain)) = self.node(who) {
+            let mapped = node.map_windows(share, domain);
+            if !mapped {
+                self.unmap_windows(who);
+            }
+            return mapped;
+        }
         let Some(domain) = self.owner(who) else {
             return false;
         };
-        let Some(slot) = self.share(who).map(|share| share.slot) else {
+        let Side { device, shares } = &mut *self.side;
+        let Device::Pci { windows, .. } = device else {
             return false;
         };
-        let Device::Pci { windows, .. } = &self.side.device else {
+        let Some(share) = shares.iter_mut().find(|share| share.who == who) else {
             return false;
         };
-        let mut mapped: ArrayVec<(u64, u64), 6> = ArrayVec::new();
         let mut complete = true;
         for (window, host) in windows.iter().filter(|(window, _)| window.direct) {
-            let address = domain.pci.lock().bus.bar_address(slot, window.index as u8);
+            let pci = domain.pci.lock();
+            let address = pci.bus.bar_address(share.slot, window.index as u8);
+            drop(pci);
             let Some(address) = address else {
                 complete = false;
                 break;
@@ -411,12 +460,9 @@ impl Environment for Machine<'_> {
                 complete = false;
                 break;
             }
-            let _ = mapped.try_push((address, window.size));
+            share.mapped.push((address, window.size));
         }
-        let complete = complete && !mapped.is_empty();
-        if let Some(share) = self.share(who) {
-            share.mapped = mapped;
-        }
+        let complete = complete && !share.mapped.is_empty();
         if !complete {
             self.unmap_windows(who);
         }
@@ -430,7 +476,7 @@ impl Environment for Machine<'_> {
         let Some(share) = self.share(who) else {
             return;
         };
-        for (address, size) in share.mapped.take() {
+        for (address, size) in share.mapped.drain(..) {
             if let Err(error) = domain.stage2.lock().unmap(address, size) {
                 // Windows are whole mappings of their own, so nothing is split and no memory needed.
                 log::error!("{who}: window at {address:#x} can't be unmapped: {error}");
@@ -439,8 +485,8 @@ impl Environment for Machine<'_> {
     }
 
     fn point_streams(&mut self, target: Stream) -> Result<(), IommuError> {
-        let stream = match &self.side.device {
-            Device::Pci { stream, .. } => *stream,
+        match &mut self.side.device {
+            Device::Pci { .. } => {}
             Device::Firmware(registers) => {
                 registers.0.aim(match target {
                     Stream::Domain(who) => Some(who),
@@ -448,7 +494,16 @@ impl Environment for Machine<'_> {
                 });
                 return Ok(());
             }
-        };
+            Device::Node(node) => {
+                node.belongs_to(match target {
+                    Stream::Domain(who) => Some(who),
+                    Stream::Abort | Stream::Save(_) => None,
+                });
+                if node.streams.is_empty() {
+                    return Ok(());
+                }
+            }
+        }
         let mut space = |who, saving| match self.share(who).map(|share| &share.reach) {
             Some(Reach::Spaces { save, .. }) if saving => *save,
             Some(Reach::Spaces { domain, .. }) => Some(*domain),
@@ -459,17 +514,22 @@ impl Environment for Machine<'_> {
             Stream::Save(who) => space(who, true),
             Stream::Domain(who) => space(who, false),
         };
-        match super::boot::iommu() {
-            Some(iommu) => iommu
-                .lock()
-                .point(stream, space.map_or(Target::Abort, Target::Space)),
-            None => Err(IommuError::Hardware("there is no IOMMU")),
+        let target = space.map_or(Target::Abort, Target::Space);
+        let Some(iommu) = super::boot::iommu() else {
+            return Err(IommuError::Hardware("there is no IOMMU"));
+        };
+        match &self.side.device {
+            Device::Pci { stream, .. } => iommu.lock().point(*stream, target),
+            Device::Node(node) => node.point(&mut **iommu.lock(), target),
+            Device::Firmware(_) => Ok(()),
         }
     }
 
     fn sync_streams(&mut self) -> Step {
-        if let Some(core) = self.core() {
-            return core.aimed();
+        match &self.side.device {
+            Device::Firmware(registers) => return registers.0.aimed(),
+            Device::Node(node) if node.streams.is_empty() => return Step::Done,
+            Device::Node(_) | Device::Pci { .. } => {}
         }
         match super::boot::iommu() {
             Some(iommu) => iommu.lock().sync(),
@@ -478,10 +538,11 @@ impl Environment for Machine<'_> {
     }
 
     fn take_faults(&mut self) -> Option<Faults> {
-        let stream = match &self.side.device {
-            Device::Pci { stream, .. } => *stream,
+        match &self.side.device {
             Device::Firmware(registers) => return Some(registers.0.take_faults()),
-        };
+            Device::Node(node) if node.streams.is_empty() => return Some(Faults::default()),
+            Device::Node(_) | Device::Pci { .. } => {}
+        }
         let Some(iommu) = super::boot::iommu() else {
             return Some(Faults::default());
         };
@@ -489,10 +550,17 @@ impl Environment for Machine<'_> {
         if iommu.collect_faults() {
             return None;
         }
-        Some(iommu.take_faults(stream))
+        Some(match &self.side.device {
+            Device::Pci { stream, .. } => iommu.take_faults(*stream),
+            Device::Node(node) => node.take_faults(&mut **iommu),
+            Device::Firmware(_) => Faults::default(),
+        })
     }
 
-    fn set_interrupt(&mut self, who: VcoprocId, _index: usize, pending: bool) {
+    fn set_interrupt(&mut self, who: VcoprocId, index: usize, pending: bool) {
+        if let Some((node, share, domain)) = self.node(who) {
+            return node.set_interrupt(share, domain, index, pending);
+        }
         let slot = self.share(who).map(|share| share.slot);
         if let (Some(slot), Some(domain)) = (slot, self.owner(who)) {
             domain.set_function_pending(slot, pending);
@@ -611,13 +679,27 @@ fn firmware_memory(
 #[cfg(feature = "fw-core")]
 pub fn core_interrupt(index: usize) {
     if let Some(instance) = super::get().and_then(|system| system.instances.get(index)) {
-        raise(instance);
+        raise(instance, 0);
     }
 }
 
-fn raise(instance: &Instance) {
-    let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.interrupt(env, 0);
-    instance.with(|coproc, machine| tell(coproc, machine, Input::Interrupt(0), call));
+fn raise(instance: &Instance, index: usize) {
+    let input = Input::Interrupt(index);
+    let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.interrupt(env, index);
+    instance.with(|coproc, machine| {
+        if let Device::Node(node) = &mut machine.side.device {
+            node.taken(index);
+        }
+        tell(coproc, machine, input, call);
+        if let Device::Node(node) = &mut machine.side.device {
+            node.told(index);
+            // What the interrupt controller says isn't the device's word: that is asked for now.
+            if let Some(who) = coproc.current() {
+                let call = |c: &mut Coproc, env: &mut dyn Environment| c.resample(env, who, index);
+                tell(coproc, machine, Input::Resample(who, index), call);
+            }
+        }
+    });
 }
 
 #[inline]
@@ -635,10 +717,11 @@ pub fn interrupt_pending(link: &Link) -> bool {
 }
 
 /// The domain deactivated the interrupt, or changed its mask.
-pub fn resample(link: &Link) {
+pub fn resample(link: &Link, index: usize) {
     if let Some(instance) = instance(link) {
-        let (who, input) = (link.who, Input::Resample(link.who, 0));
-        let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.resample(env, who, 0);
+        let (who, input) = (link.who, Input::Resample(link.who, index));
+        let call =
+            |coproc: &mut Coproc, env: &mut dyn Environment| coproc.resample(env, who, index);
         instance.with(|coproc, machine| tell(coproc, machine, input, call));
     }
 }
@@ -664,9 +747,10 @@ pub fn interrupt(intid: u32) -> bool {
     }
     let mut known = false;
     for instance in super::get().map_or(&[][..], |system| &system.instances) {
-        if instance.interrupt == Some(intid) {
+        let mut interrupts = instance.interrupts.iter();
+        if let Some(index) = interrupts.position(|own| *own == intid) {
             known = true;
-            raise(instance);
+            raise(instance, index);
         }
     }
     known

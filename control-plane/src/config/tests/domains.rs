@@ -47,7 +47,8 @@ pub(super) fn configured(chosen: impl FnOnce(&mut FdtWriter)) -> Vec<u8> {
             );
         });
         node(fdt, "dma-controller@e6700000", |fdt| {
-            cells(fdt, "phandle", &[0x20])
+            cells(fdt, "reg", &[0, 0xe670_0000, 0x1000]);
+            cells(fdt, "phandle", &[0x20]);
         });
         node(fdt, "chosen", chosen);
     })
@@ -173,6 +174,7 @@ fn a_configuration_reads_as_it_was_written() {
                 device: 1,
                 function: 0
             }),
+            node: None,
             driver: "qemu,edu".into(),
             scheduler: "rr".into(),
             slice: Some(Duration::from_secs(1)),
@@ -214,6 +216,7 @@ fn a_configuration_reads_as_it_was_written() {
         pool: 0,
         share: Parameters::default(),
         passthrough: vec![],
+        fixtures: vec![],
     };
     let second = DomainConfig {
         id: DomainId(2),

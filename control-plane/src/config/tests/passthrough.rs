@@ -8,7 +8,10 @@ use alloc::string::String;
 
 /// A board with an SMMU, PCIe behind it, a clock, a GPIO controller, a DMA master behind the SMMU and one behind nothing, and two devices in one page; `edit` adds
 /// to the tree, `chosen` to `/chosen`.
-fn board(edit: impl FnOnce(&mut FdtWriter), chosen: impl FnOnce(&mut FdtWriter)) -> Vec<u8> {
+pub(super) fn board(
+    edit: impl FnOnce(&mut FdtWriter),
+    chosen: impl FnOnce(&mut FdtWriter),
+) -> Vec<u8> {
     fn device(fdt: &mut FdtWriter, at: u32, spi: u32, edit: impl FnOnce(&mut FdtWriter)) {
         node(fdt, &alloc::format!("device@{at:x}"), |fdt| {
             text(fdt, "compatible", "vendor,device");

@@ -8,6 +8,8 @@ mod shared;
 pub mod v2;
 mod v3;
 
+pub use shared::SharedLine;
+
 use super::mmio::Region;
 use arrayvec::ArrayVec;
 use hypervisor::vgic::Version;
@@ -108,6 +110,12 @@ impl Gic {
     #[inline]
     pub fn mask(&mut self, intid: u32, masked: bool) {
         shared::mask(self.distributor(), intid, masked);
+    }
+
+    /// A shared interrupt, to be masked and looked at without this.
+    #[cfg(feature = "sharing")]
+    pub fn line(&self, intid: u32) -> SharedLine {
+        SharedLine::new(*self.distributor(), intid)
     }
 
     /// Deactivates a shared interrupt, whichever CPU took it.

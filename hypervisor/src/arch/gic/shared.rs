@@ -6,6 +6,7 @@ use crate::arch::mmio::Region;
 pub(super) const GICD_ISENABLER: u64 = 0x100;
 pub(super) const GICD_ICENABLER: u64 = 0x180;
 pub(super) const GICD_ICPENDR: u64 = 0x280;
+const GICD_ISACTIVER: u64 = 0x300;
 pub(super) const GICD_ICACTIVER: u64 = 0x380;
 
 const GICD_CTLR: u64 = 0;
@@ -55,5 +56,44 @@ pub(super) fn mask(distributor: &Region, intid: u32, masked: bool) {
 pub(super) fn deactivate(distributor: &Region, intid: u32) {
     if is_shared(intid) {
         write_bit(distributor, GICD_ICACTIVER, intid);
+    }
+}
+
+/// One shared interrupt in the distributor, for who may not wait for the [`super::Gic`]'s lock: each access is one register that is set or cleared bit by bit.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedLine {
+    distributor: Region,
+    intid: u32,
+}
+
+impl SharedLine {
+    #[cfg(feature = "sharing")]
+    pub(super) const fn new(distributor: Region, intid: u32) -> Self {
+        Self { distributor, intid }
+    }
+
+    /// Its number.
+    #[cfg(feature = "sharing")]
+    pub const fn intid(&self) -> u32 {
+        self.intid
+    }
+
+    /// Masks or unmasks it; what comes meanwhile stays pending.
+    pub fn mask(&self, masked: bool) {
+        mask(&self.distributor, self.intid, masked);
+    }
+
+    /// Whether a CPU has taken it and not ended it.
+    pub fn is_active(&self) -> bool {
+        let word = u64::from(self.intid / 32) * 4;
+        let active = self.distributor.read32(GICD_ISACTIVER + word);
+        is_shared(self.intid) && active & 1 << (self.intid % 32) != 0
+    }
+
+    /// Forgets an edge that nobody has taken.
+    pub fn forget(&self) {
+        if is_shared(self.intid) {
+            write_bit(&self.distributor, GICD_ICPENDR, self.intid);
+        }
     }
 }

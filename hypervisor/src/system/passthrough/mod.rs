@@ -126,7 +126,7 @@ pub fn prepare(
 ) -> Result<Given, Error> {
     let other = |found: String, expected: &'static str| config.passthrough_error(found, expected);
     let mut given = Given::default();
-    let places = plan(&config.passthrough)
+    let places = plan(&config.passthrough, &config.fixtures)
         .map_err(|full| other(full.to_string(), "less, or smaller devices"))?;
     for (passed, place) in config.passthrough.iter().zip(places) {
         let Place {

@@ -323,7 +323,13 @@ fn it_confines_itself_and_is_shared_only_then() {
     let plain = super::super::accumulator::Accumulator::new();
     let plain = plain.description();
     assert_eq!(plain.confinement(true), Ok(Confinement::Iommu));
-    assert_eq!(plain.confinement(false), Err(Unconfined::Nothing));
+    assert_eq!(plain.confinement(false), Ok(Confinement::NoDma));
+    let master = coproc_core::driver::Description {
+        streams: 1,
+        ..*plain
+    };
+    assert_eq!(master.confinement(true), Ok(Confinement::Iommu));
+    assert_eq!(master.confinement(false), Err(Unconfined::Nothing));
 }
 
 #[test]
