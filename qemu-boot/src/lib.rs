@@ -14,6 +14,7 @@ pub mod bare;
 pub mod bench;
 pub mod board;
 pub mod build;
+pub mod check;
 pub mod command;
 pub mod console;
 pub mod demo;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use qemu_boot::scenario::{DomainSpec, GUEST_CONSOLE, Scenario};
 use qemu_boot::setup::toolchain::{BARE, cargo};
-use qemu_boot::{Artifacts, Board, Workspace, bench, command, demo, qemu, setup, sim};
+use qemu_boot::{Artifacts, Board, Workspace, bench, check, command, demo, qemu, setup, sim};
 
 /// Baton's host program: sets up, builds, runs, shows and tests.
 #[derive(Debug, Parser)]
@@ -28,6 +28,10 @@ enum Task {
     Setup,
     /// Builds the hypervisor, the domains' programs and their images
     Build,
+    /// Says all that Baton would say about a device tree, and what it would do, without booting
+    ///
+    /// The exit status is 0 if there is no mistake, 1 if there is one, 2 if the file can't be read.
+    Check(Check),
     /// Boots Baton with its console on this terminal
     Run(Run),
     /// Shows two Linux domains sharing one device, and checks the outcome
@@ -53,6 +57,27 @@ enum Task {
     },
     /// Checks formatting, lints and documentation, with warnings as errors
     Lint,
+}
+
+#[derive(Debug, clap::Args)]
+struct Check {
+    /// The tree: a blob, or a source (.dts), which dtc compiles
+    file: PathBuf,
+    /// Prints one JSON object instead of the text
+    #[arg(long)]
+    json: bool,
+    /// Cargo features of the Baton that is to boot, in addition to the default ones
+    #[arg(long, value_name = "LIST")]
+    features: Vec<String>,
+    /// Without the default features
+    #[arg(long)]
+    no_default_features: bool,
+    /// What the boot loader puts at an address: a kernel is looked at, and whether it fits
+    #[arg(long = "image", value_name = "ADDRESS=FILE")]
+    images: Vec<String>,
+    /// RAM that the boot loader tells of, in place of what the tree says
+    #[arg(long, value_name = "ADDRESS=MIB")]
+    memory: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -135,6 +160,16 @@ struct Demo {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Task::Check(options) = &arguments.task {
+        return match checked(&Workspace::here(), options) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::from(2)
+            }
+        };
+    }
     match run(&arguments.task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -165,6 +200,8 @@ fn run(task: &Task) -> Result<()> {
             println!("  firmware: {}", artifacts.firmware_initramfs()?.display());
             Ok(())
         }
+        // `main` does it, for its exit status.
+        Task::Check(_) => Ok(()),
         Task::Run(options) => interactive(&workspace, options),
         Task::Demo(options) => {
             let demand = demo::Options {
@@ -183,6 +220,29 @@ fn run(task: &Task) -> Result<()> {
         Task::Test { filter, long } => test(&workspace, filter.as_deref(), *long),
         Task::Lint => lint(&workspace),
     }
+}
+
+/// Checks a device tree; tells whether it has no mistake.
+fn checked(workspace: &Workspace, options: &Check) -> Result<bool> {
+    let images = options.images.iter().map(|text| check::Image::read(text));
+    let demand = check::Options {
+        features: check::Features::of(&options.features, options.no_default_features)?,
+        images: images.collect::<Result<_>>()?,
+        baton: check::size_of_baton(workspace),
+    };
+    let file = options.file.display();
+    let banks = options.memory.iter().map(|text| check::source::bank(text));
+    let banks: Vec<_> = banks.collect::<Result<_>>()?;
+    let blob = check::source::read(&options.file)?;
+    let blob = check::source::with_memory(blob, &banks).with_context(|| file.to_string())?;
+    let findings =
+        check::check(&blob, &demand).map_err(|error| anyhow::anyhow!("{file}: {error}"))?;
+    if options.json {
+        println!("{}", findings.json()?);
+    } else {
+        print!("{findings}");
+    }
+    Ok(findings.is_good())
 }
 
 /// Boots Baton with the terminal as its console; returns only on an error, since QEMU takes this

@@ -139,6 +139,21 @@ impl Qemu {
 /// # Errors
 /// If a file of the scenario is missing or the device tree can't be made.
 pub fn baton_command(artifacts: &Artifacts, scenario: &Scenario) -> Result<Command> {
+    let (tree, modules) = baton_tree(artifacts, scenario)?;
+    boot_command(
+        artifacts.workspace(),
+        &artifacts.hypervisor,
+        scenario,
+        &tree,
+        &modules,
+    )
+}
+
+/// The device tree that Baton boots with in a scenario, and the files that lie in RAM.
+///
+/// # Errors
+/// If a file of the scenario is missing or the device tree can't be made.
+pub fn baton_tree(artifacts: &Artifacts, scenario: &Scenario) -> Result<(Tree, Vec<Module>)> {
     let images = artifacts.workspace().images()?;
     let mut tree = match scenario.board {
         Board::Virt => own_tree(&images, scenario)?,
@@ -154,13 +169,7 @@ pub fn baton_command(artifacts: &Artifacts, scenario: &Scenario) -> Result<Comma
         ramdisk: artifacts.initramfs.clone(),
     };
     let modules = machine_tree::configure(&mut tree, scenario, &defaults)?;
-    boot_command(
-        artifacts.workspace(),
-        &artifacts.hypervisor,
-        scenario,
-        &tree,
-        &modules,
-    )
+    Ok((tree, modules))
 }
 
 /// The command line that boots a hypervisor with this tree and these files.

@@ -26,6 +26,8 @@ pub enum Need {
     Qemu,
     /// Debian's archive keys, on a machine of another distribution.
     DebianKeys,
+    /// `dtc`, for device trees in source.
+    DeviceTreeCompiler,
     /// `xz`, for compressed kernel modules.
     Xz,
     /// Debian's Rust compiler and library sources: the way out when rustup can't fetch the targets.
@@ -43,6 +45,7 @@ impl Need {
         match self {
             Self::Qemu => &["qemu-system-arm"],
             Self::DebianKeys => &["debian-archive-keyring"],
+            Self::DeviceTreeCompiler => &["device-tree-compiler"],
             Self::Xz => &["xz-utils"],
             Self::DebianRust => &[
                 "rustc-web",
@@ -65,6 +68,7 @@ impl Need {
             Self::DebianKeys => {
                 "the domains' kernel is Debian's, signed with these keys".to_owned()
             }
+            Self::DeviceTreeCompiler => "it compiles a device tree's source".to_owned(),
             Self::Xz => "the kernel's modules are compressed with it".to_owned(),
             Self::DebianRust => {
                 "rustup can't fetch the AArch64 targets, so Debian's compiler stands in".to_owned()
@@ -79,6 +83,7 @@ impl Need {
             Self::DebianKeys => {
                 Path::new("/usr/share/keyrings/debian-archive-keyring.gpg").exists()
             }
+            Self::DeviceTreeCompiler => command::exists("dtc"),
             Self::Xz => command::exists("xz"),
             Self::DebianRust => {
                 debian_rust().is_some_and(|version| version >= OLDEST_RUST)

@@ -1,0 +1,106 @@
+//! What Baton would say about a device tree, told without booting.
+//!
+//! No second reading of the configuration: the tree goes through the code that reads it at boot, in boot's order, and what boot then does with
+//! domains, pools and coprocs is done with the same types ([`plan`]). What only hardware can answer (does a device answer, does a CPU
+//! come) is taken for granted and listed, so that nobody takes silence for a yes.
+
+pub mod features;
+pub mod findings;
+mod plan;
+mod ram;
+pub mod source;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use control_plane::config::Configuration;
+use control_plane::config::machine::Machine;
+use control_plane::devicetree::{Error, Tree};
+use control_plane::image::Header;
+
+use crate::workspace::Workspace;
+
+pub use features::Features;
+pub use findings::Findings;
+
+/// A file that the boot loader is to put at an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The address.
+    pub address: u64,
+    /// The file's name, for messages.
+    pub file: PathBuf,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+impl Image {
+    /// Reads the file of `ADDRESS=FILE`; the address may be hexadecimal, as `0x…`.
+    ///
+    /// # Errors
+    /// If it is neither, or the file can't be read.
+    pub fn read(text: &str) -> Result<Self> {
+        let (address, file) = text
+            .split_once('=')
+            .with_context(|| format!("--image {text}: expected ADDRESS=FILE"))?;
+        let address = source::number(address)
+            .with_context(|| format!("--image {text}: expected ADDRESS=FILE"))?;
+        let file = PathBuf::from(file);
+        let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        Ok(Self {
+            address,
+            file,
+            bytes,
+        })
+    }
+}
+
+/// Bytes that Baton has in memory from the start on: those of the image that was built last, or, if none was, more than there were in any.
+pub fn size_of_baton(workspace: &Workspace) -> u64 {
+    const MOST: u64 = 8 << 20;
+    std::fs::read(workspace.target("images/hypervisor.img"))
+        .ok()
+        .and_then(|image| Header::read(&image).ok())
+        .map_or(MOST, |header| header.size)
+}
+
+/// What is checked besides the tree itself.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What is compiled in.
+    pub features: Features,
+    /// Files whose contents are looked at.
+    pub images: Vec<Image>,
+    /// Bytes of Baton's image and all that it has in memory from the start on.
+    pub baton: u64,
+}
+
+/// Says all that Baton would say about this tree, and what it would do.
+///
+/// # Errors
+/// If the blob is no device tree.
+pub fn check(blob: &[u8], options: &Options) -> std::result::Result<Findings, Error> {
+    let tree = Tree::new(blob)?;
+    let mut findings = Findings::default();
+    let machine = match Machine::from_tree(&tree) {
+        Ok(machine) => machine,
+        Err(error) => {
+            findings.fatal(&error);
+            return Ok(findings);
+        }
+    };
+    findings.machine = Some(findings::Machine::of(&machine));
+    let configuration = options
+        .features
+        .known(|known| Configuration::from_tree(&tree, &machine, known));
+    plan::run(
+        &machine,
+        &configuration,
+        options,
+        blob.len() as u64,
+        &mut findings,
+    );
+    Ok(findings)
+}
