@@ -1,31 +1,11 @@
-//! From the first Rust instruction to `main`: the heap, the vectors, the device tree, the other CPUs.
+//! From the first Rust instruction to `main`: the vectors, the device tree, the other CPUs.
 
 use super::processor::This;
-use super::registers::{far_address, isb};
-use super::{cpu, memory, mmu};
-use buddy_system_allocator::LockedHeap;
+use super::registers::isb;
+use super::{cpu, heap, memory, mmu};
 use coproc_core::address::HostPhysical;
 use core::cell::UnsafeCell;
 use hypervisor::processor::{Processor, Vectors, caches};
-
-const HEAP: usize = 4 << 20;
-
-#[repr(C, align(4096))]
-struct HeapArea(UnsafeCell<[u8; HEAP]>);
-// SAFETY: handed to the allocator once, before anything else uses it.
-unsafe impl Sync for HeapArea {}
-
-#[unsafe(link_section = ".bss..large")]
-static HEAP_AREA: HeapArea = HeapArea(UnsafeCell::new([0; HEAP]));
-
-#[global_allocator]
-static ALLOCATOR: LockedHeap<32> = LockedHeap::empty();
-
-/// Bytes of the heap: (used, all).
-pub fn heap_use() -> (usize, usize) {
-    let heap = ALLOCATOR.lock();
-    (heap.stats_alloc_actual(), heap.stats_total_bytes())
-}
 
 /// What a CPU that starts later needs; the boot code reads it with the MMU off.
 #[repr(C, align(64))]
@@ -68,11 +48,9 @@ fn adopt(index: usize) {
 
 /// The boot code comes here with translation on, on the first stack.
 #[unsafe(no_mangle)]
-extern "C" fn baton_start(tree: u64, image: u64) -> ! {
+pub(super) extern "C" fn baton_start(tree: u64, image: u64) -> ! {
     adopt(0);
-    let area = far_address!(HEAP_AREA);
-    // SAFETY: first and only use of the area.
-    unsafe { ALLOCATOR.lock().init(area, HEAP) };
+    heap::start();
     let image = HostPhysical::new(image);
     let tree = HostPhysical::new(tree);
     mmu::map_tree_early(image, tree);
@@ -85,7 +63,7 @@ extern "C" fn baton_start(tree: u64, image: u64) -> ! {
 
 /// The same for CPUs started later, each on its own stack.
 #[unsafe(no_mangle)]
-extern "C" fn baton_start_secondary(index: u64) -> ! {
+pub(super) extern "C" fn baton_start_secondary(index: u64) -> ! {
     adopt(index as usize);
     crate::system::start::secondary(index as usize)
 }

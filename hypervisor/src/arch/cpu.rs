@@ -3,8 +3,7 @@
 //! The block's first words are known to the vectors. Everything else in it is atomic, so that no reference to it needs
 //! to be exclusive.
 
-use super::registers::far_address;
-use aarch64_cpu::registers::{MPIDR_EL1, TPIDR_EL2};
+use super::registers::{MPIDR_EL1, TPIDR_EL2, far_address};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use tock_registers::interfaces::{Readable, Writeable};

@@ -3,11 +3,11 @@
 //! A vCPU may go to any CPU, so the CPUs' generator counts only if all have it.
 
 use super::power::Conduit;
-use super::registers::read;
-use core::arch::asm;
+use super::processor::Smc;
+use super::registers::{read, rndrrs};
 use core::sync::atomic::{AtomicBool, Ordering};
 use entropy::{Source, trng};
-use smccc::{Call, Smc};
+use smccc::Call;
 
 /// How often a CPU's generator that has nothing is asked for a word: each time takes what the CPU finds reasonable.
 const TRIES: usize = 4;
@@ -101,15 +101,4 @@ impl Source for Entropy {
             Self::Firmware => call(trng::ID_GET_UUID, 0).map(|word| word as u32),
         }
     }
-}
-
-/// RNDRRS: 64 bits of a generator that took new entropy for them, if it could within what the CPU finds a reasonable time (Arm ARM DDI 0487,
-/// RNDRRS: NZCV is 0b0100 if not).
-fn rndrrs() -> Option<u64> {
-    let (value, good): (u64, u64);
-    // SAFETY: this CPU has the register, as every other does (`source`), and reading it changes nothing but the flags.
-    unsafe {
-        asm!("mrs {value}, s3_3_c2_c4_1", "cset {good}, ne", value = out(reg) value, good = out(reg) good, options(nomem, nostack));
-    }
-    (good != 0).then_some(value)
 }

@@ -2,9 +2,8 @@
 //!
 //! They are saved at every exit as far as the exit needs them (`vectors.S`).
 
-use super::registers::{read, write};
+use super::registers::{ESR_EL2, read, write};
 use crate::system::schedule::Member;
-use aarch64_cpu::registers::ESR_EL2;
 use core::cell::UnsafeCell;
 use hypervisor::lifecycle::exits::Exits;
 use hypervisor::psci;
@@ -13,7 +12,7 @@ use tock_registers::interfaces::Readable;
 
 /// What the vectors save: their layout is known to `vectors.S`.
 #[repr(C, align(16))]
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Registers {
     /// X0 to X30.
     pub x: [u64; 31],
@@ -113,7 +112,7 @@ impl RegisterFile {
 /// The vectors come here with a hypercall of a guest whose registers that a procedure call may change are saved. Returns whether it
 /// was answered: 0 or 1.
 #[unsafe(no_mangle)]
-extern "C" fn baton_call(file: &RegisterFile) -> u64 {
+pub(super) extern "C" fn baton_call(file: &RegisterFile) -> u64 {
     // SAFETY: the vectors hand over the file of the vCPU that exited, which nobody else uses until it is resumed.
     let registers = unsafe { &mut *file.registers.get() };
     match psci::constant(registers.x[0], registers.x[1]) {
@@ -152,7 +151,7 @@ pub enum Exit {
 
 /// The vectors come here with a guest's data abort, all general registers saved. ELR and SPSR stay in the system registers.
 #[unsafe(no_mangle)]
-extern "C" fn baton_access(file: &RegisterFile, esr: u64) -> Quick {
+pub(super) extern "C" fn baton_access(file: &RegisterFile, esr: u64) -> Quick {
     let Some(member) = file.owner.get() else {
         return Quick::Unserved;
     };
@@ -164,7 +163,7 @@ extern "C" fn baton_access(file: &RegisterFile, esr: u64) -> Quick {
 
 /// Likewise with a trapped access to a system register.
 #[unsafe(no_mangle)]
-extern "C" fn baton_register(file: &RegisterFile, esr: u64) -> Quick {
+pub(super) extern "C" fn baton_register(file: &RegisterFile, esr: u64) -> Quick {
     let Some(member) = file.owner.get() else {
         return Quick::Unserved;
     };
@@ -188,7 +187,7 @@ pub fn fault_address() -> u64 {
 
 /// The vectors come here with everything of the guest saved that EL2 uses; what this returns is resumed.
 #[unsafe(no_mangle)]
-extern "C" fn baton_exit(file: &RegisterFile, kind: u64) -> *mut Registers {
+pub(super) extern "C" fn baton_exit(file: &RegisterFile, kind: u64) -> *mut Registers {
     let kind = match kind {
         2 => Exit::Synchronous,
         3 => Exit::Served,

@@ -3,8 +3,7 @@
 use super::errata;
 use super::exits::Registers;
 use super::processor::This;
-use super::registers::{read, write};
-use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, HPFAR_EL2};
+use super::registers::{ESR_EL2, FAR_EL2, HPFAR_EL2, read, write};
 use hypervisor::errata::Errata;
 use hypervisor::lifecycle::report;
 use hypervisor::processor::faults;

@@ -4,12 +4,12 @@
 //! volatile accesses and copies, never by reference; what must be parsed (the device tree, modules) is in ranges that nobody
 //! was given. Every function checks that the range is RAM that was announced by [`announce`].
 
+use super::access;
 use super::mmu::DIRECT_BASE;
 use super::processor::This;
 use super::registers::read;
 use arrayvec::ArrayVec;
 use coproc_core::address::HostPhysical;
-use core::arch::asm;
 use hypervisor::memory::blocks;
 use hypervisor::processor::caches;
 use spin::Once;
@@ -43,7 +43,7 @@ fn pointer(start: HostPhysical, bytes: u64) -> Option<*mut u8> {
 pub fn read64(address: HostPhysical) -> u64 {
     match pointer(address, 8) {
         // SAFETY: `pointer` checked that this is mapped RAM; alignment is masked; volatile, since others may write it.
-        Some(pointer) if address.is_aligned(8) => unsafe { pointer.cast::<u64>().read_volatile() },
+        Some(pointer) if address.is_aligned(8) => unsafe { access::read64(pointer.cast()) },
         _ => 0,
     }
 }
@@ -52,7 +52,7 @@ pub fn read64(address: HostPhysical) -> u64 {
 pub fn write64(address: HostPhysical, value: u64) {
     if let (Some(pointer), true) = (pointer(address, 8), address.is_aligned(8)) {
         // SAFETY: as for `read64`; no Rust object lives in this memory.
-        unsafe { pointer.cast::<u64>().write_volatile(value) }
+        unsafe { access::write64(pointer.cast(), value) }
     }
 }
 
@@ -72,7 +72,7 @@ pub fn zero(start: HostPhysical, bytes: u64) -> bool {
     let mut at = whole.start;
     while at < whole.end {
         // SAFETY: a store of zeroes to the block at `at`, which is within mapped RAM in which no Rust object lives.
-        unsafe { asm!("dc zva, {}", in(reg) at, options(nostack, preserves_flags)) };
+        unsafe { access::clear_block(at) };
         at = at.wrapping_add(block);
     }
     clear(whole.end, end);
@@ -83,7 +83,7 @@ pub fn zero(start: HostPhysical, bytes: u64) -> bool {
 fn clear(begin: usize, end: usize) {
     let bytes = end.saturating_sub(begin);
     // SAFETY: `zero` got the range from `pointer`: mapped RAM in which no Rust object lives.
-    unsafe { core::ptr::write_bytes(begin as *mut u8, 0, bytes) };
+    unsafe { access::clear(begin as *mut u8, bytes) };
 }
 
 /// Copies `data` to RAM. Returns whether the range was RAM.
@@ -93,7 +93,7 @@ pub fn store(start: HostPhysical, data: &[u8]) -> bool {
     };
     // SAFETY: the destination is mapped RAM in which no Rust object lives; a caller's slice can't overlap it, unless it came
     // from `shared`, whose ranges nobody writes.
-    unsafe { core::ptr::copy(data.as_ptr(), pointer, data.len()) };
+    unsafe { access::copy(data.as_ptr(), pointer, data.len()) };
     true
 }
 

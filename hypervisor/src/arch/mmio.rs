@@ -1,11 +1,8 @@
-//! The one module that loads from and stores to device registers.
-//!
-//! Reads and writes are single instructions of exactly the width asked for: a compiler-chosen addressing mode with
-//! write-back couldn't be emulated by a hypervisor below us, and Rust's volatile accesses don't promise a form.
+//! Ranges of device registers, and the only accesses to them.
 
+use super::access;
 use coproc_core::address::HostPhysical;
 use coproc_core::register::Width;
-use core::arch::asm;
 
 /// A mapped range of device registers.
 #[derive(Clone, Copy, Debug)]
@@ -47,24 +44,8 @@ impl Region {
         let Some(address) = self.at(offset, width) else {
             return width.mask();
         };
-        let value: u64;
         // SAFETY: `at` checked that the access lies within a region mapped as device memory for as long as Baton runs.
-        unsafe {
-            match width {
-                Width::Byte => {
-                    asm!("ldrb {v:w}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags))
-                }
-                Width::Half => {
-                    asm!("ldrh {v:w}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags))
-                }
-                Width::Word => {
-                    asm!("ldr {v:w}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags))
-                }
-                Width::Double => {
-                    asm!("ldr {v}, [{a}]", v = out(reg) value, a = in(reg) address, options(nostack, preserves_flags))
-                }
-            }
-        }
+        let value = unsafe { access::load(address, width) };
         value & width.mask()
     }
 
@@ -75,22 +56,7 @@ impl Region {
             return;
         };
         // SAFETY: as for `read`; that the device does no harm with the value is what the IOMMU is for.
-        unsafe {
-            match width {
-                Width::Byte => {
-                    asm!("strb {v:w}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags))
-                }
-                Width::Half => {
-                    asm!("strh {v:w}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags))
-                }
-                Width::Word => {
-                    asm!("str {v:w}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags))
-                }
-                Width::Double => {
-                    asm!("str {v}, [{a}]", v = in(reg) value, a = in(reg) address, options(nostack, preserves_flags))
-                }
-            }
-        }
+        unsafe { access::store(address, width, value) };
     }
 
     /// Reads a 32-bit register.

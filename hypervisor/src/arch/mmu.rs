@@ -4,6 +4,7 @@
 //! writable alias of code exists), and device registers at [`DEVICE_BASE`]. All of it is the same on every CPU.
 //! The tables come from a static pool: they must exist before any allocator does.
 
+use super::access;
 use super::cpu;
 use super::errata;
 use super::memory;
@@ -75,13 +76,13 @@ impl TableMemory for Tables {
     fn read(&self, descriptor: HostPhysical) -> u64 {
         // SAFETY: `word` checked that it lies in the pool and is aligned.
         self.word(descriptor)
-            .map_or(0, |word| unsafe { word.read_volatile() })
+            .map_or(0, |word| unsafe { access::read64(word) })
     }
 
     fn write(&mut self, descriptor: HostPhysical, value: u64) {
         if let Some(word) = self.word(descriptor) {
             // SAFETY: `word` checked that it lies in the pool; `&mut self` and the lock make this the only writer.
-            unsafe { word.write_volatile(value) }
+            unsafe { access::write64(word, value) }
         }
     }
 

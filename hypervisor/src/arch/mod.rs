@@ -3,6 +3,7 @@
 //! Each file is one narrow door. What goes through them is safe to call with any value, or says at its
 //! one `unsafe` use why that use is sound.
 
+mod access;
 pub mod boot;
 pub mod context;
 pub mod cpu;
@@ -13,6 +14,7 @@ pub mod exits;
 pub mod firmware;
 pub mod gic;
 pub mod guest;
+pub mod heap;
 pub mod memory;
 pub mod mmio;
 pub mod mmu;
@@ -23,6 +25,8 @@ pub mod report;
 pub mod timer;
 pub mod uart;
 
-core::arch::global_asm!(include_str!("boot.S"));
-core::arch::global_asm!(include_str!("vectors.S"));
-core::arch::global_asm!(include_str!("float.S"));
+core::arch::global_asm!(
+    include_str!("boot.S"),
+    include_str!("vectors.S"),
+    include_str!("float.S")
+);

@@ -1,10 +1,10 @@
 //! Starting the other CPUs: through the firmware, or by the word of memory that they poll.
 
 use super::memory;
-use super::processor::This;
+use super::processor::{Hvc, Smc, This};
 use coproc_core::address::HostPhysical;
 use hypervisor::processor::signals;
-use smccc::{Hvc, Smc, psci};
+use smccc::psci;
 
 /// How the firmware is called.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -9,6 +9,8 @@ use hypervisor::errata::Errata;
 use hypervisor::processor::{At, Dc, Dsb, Ic, Processor, Register, Tlbi, Vectors};
 use hypervisor::trap::controls::HypervisorControl;
 
+pub use smccc::{Hvc, Smc};
+
 /// The CPU that this code runs on.
 pub struct This;
 

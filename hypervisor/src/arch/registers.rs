@@ -46,6 +46,10 @@ macro_rules! far_address {
 
 pub(crate) use {far_address, read, write};
 
+pub use aarch64_cpu::registers::{
+    CNTFRQ_EL0, CNTPCT_EL0, ESR_EL2, FAR_EL2, HPFAR_EL2, MPIDR_EL1, TPIDR_EL2,
+};
+
 /// Synchronises the instruction stream with what was written to system registers before.
 #[inline(always)]
 pub fn isb() {
@@ -62,4 +66,15 @@ pub fn dsb_sy() {
 #[inline(always)]
 pub fn wait_for_interrupt() {
     signals::sleep(&mut This);
+}
+
+/// RNDRRS: 64 bits of a generator that took new entropy for them, if it could within what the CPU finds a reasonable time (Arm ARM DDI 0487,
+/// RNDRRS: NZCV is 0b0100 if not). For CPUs that have FEAT_RNG.
+pub fn rndrrs() -> Option<u64> {
+    let (value, good): (u64, u64);
+    // SAFETY: this CPU has the register, as every other does (`entropy::source`), and reading it changes nothing but the flags.
+    unsafe {
+        core::arch::asm!("mrs {value}, s3_3_c2_c4_1", "cset {good}, ne", value = out(reg) value, good = out(reg) good, options(nomem, nostack));
+    }
+    (good != 0).then_some(value)
 }

@@ -90,6 +90,7 @@ extern "C" fn baton_fault(saved: &[u64; 34], kind: u64) -> ! {
     halt()
 }
 
+#[cfg(not(test))]
 #[panic_handler]
 fn panic(information: &core::panic::PanicInfo<'_>) -> ! {
     emergency(format_args!(

@@ -2,8 +2,7 @@
 //!
 //! This is the only place where ticks become time.
 
-use super::registers::{isb, write};
-use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
+use super::registers::{CNTFRQ_EL0, CNTPCT_EL0, isb, write};
 use coproc_core::time::Instant;
 use core::sync::atomic::{AtomicU64, Ordering};
 use tock_registers::interfaces::Readable;

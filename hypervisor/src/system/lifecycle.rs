@@ -425,7 +425,7 @@ impl Resources {
         Self {
             free: FRAMES.lock().total(),
             vmids: load::vmids_lent(),
-            heap: arch::boot::heap_use().0,
+            heap: arch::heap::heap_use().0,
         }
     }
 }

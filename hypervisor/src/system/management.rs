@@ -163,7 +163,7 @@ impl Management for Face {
     fn memory(&mut self) -> MemoryReport {
         MemoryReport {
             free: super::FRAMES.lock().total(),
-            heap: arch::boot::heap_use().0 as u64,
+            heap: arch::heap::heap_use().0 as u64,
             spaces: boot::iommu().map_or(0, |iommu| iommu.lock().spaces() as u64),
             firmware_vmids: u64::from(firmware::vmids_in_use()),
             pending: attachment::occupied() || lifecycle::occupied(),

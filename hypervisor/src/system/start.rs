@@ -185,7 +185,7 @@ pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
         domains,
     });
     load::distribute(&system.domains);
-    let (used, heap) = arch::boot::heap_use();
+    let (used, heap) = arch::heap::heap_use();
     log::info!(
         "{} domains, {} coprocs; {} MiB free; heap {} of {} KiB",
         system

@@ -10,7 +10,7 @@ use crate::arch::processor::This;
 use crate::arch::registers::{isb, read, write};
 use arm_gic::gicv3::registers::{Gicd, GicrSgi};
 use arm_gic::gicv3::{GicDistributor, GicRedistributor, Group};
-use arm_gic::{IntId, InterruptGroup, Trigger};
+use arm_gic::{IntId, Trigger};
 use coproc_core::register::Width;
 use core::ptr::NonNull;
 use hypervisor::processor::signals;
@@ -18,6 +18,9 @@ use safe_mmio::UniqueMmioPointer;
 
 /// Bytes of one redistributor: control and SGI frames (GICv3).
 const REDISTRIBUTOR: u64 = 0x2_0000;
+
+/// What ICC_IAR1_EL1 says when nothing is pending.
+const NONE: u32 = 1023;
 
 /// Routing of a shared interrupt (Arm IHI 0069, 12.9).
 const GICD_IROUTER: u64 = 0x6000;
@@ -193,8 +196,8 @@ impl Gic {
 
 /// Acknowledges the most urgent pending interrupt of this CPU, if there is one. It is active from here on.
 pub fn acknowledge() -> Option<u32> {
-    arm_gic::gicv3::GicCpuInterface::get_and_acknowledge_interrupt(InterruptGroup::Group1)
-        .map(IntId::raw_value)
+    let intid = read!("icc_iar1_el1") as u32 & 0xff_ffff;
+    (intid != NONE).then_some(intid)
 }
 
 /// Drops the running priority: the next interrupt can be acknowledged. The interrupt stays active.
