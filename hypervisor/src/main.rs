@@ -1,13 +1,15 @@
 //! The EL2 program: [`arch`] touches the hardware, [`system`] runs domains, the library decides.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-#[cfg(target_os = "none")]
+#[cfg(any(target_os = "none", test))]
 extern crate alloc;
 
-#[cfg(target_os = "none")]
+#[cfg(any(target_os = "none", test))]
 mod arch;
-#[cfg(target_os = "none")]
+#[cfg(any(target_os = "none", test))]
 mod system;
+#[cfg(test)]
+mod tests;
 
 /// On a host there is nothing to run.
 #[cfg(not(target_os = "none"))]

@@ -24,8 +24,16 @@ pub mod signals;
 pub mod stage2;
 pub mod vcpu;
 
-#[cfg(test)]
-mod fake;
+#[cfg(not(target_os = "none"))]
+#[allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#[doc(hidden)]
+pub mod fake;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,71 @@
+//! Exits of guests: what they are made of.
+
+use super::boards::{self, A76};
+use crate::arch::fake::{self, Cpu, Exception, in_own_process};
+use alloc::vec::Vec;
+use hypervisor::vgic::Version;
+use std::time::Duration;
+
+/// An access to memory that isn't mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Access {
+    /// Where.
+    pub address: u64,
+    /// It's a store.
+    pub write: bool,
+    /// Of which register.
+    pub register: u64,
+    /// Binary logarithm of its bytes.
+    pub size: u64,
+}
+
+/// ESR_EL2.IL: an instruction of 32 bits.
+const LONG: u64 = 1 << 25;
+
+/// The guest makes it.
+pub fn access(cpu: Cpu, access: Access) {
+    const VALID: u64 = 1 << 24;
+    const TRANSLATION: u64 = 7;
+    let Access {
+        address,
+        write,
+        register,
+        size,
+    } = access;
+    let esr = 0x24 << 26
+        | LONG
+        | VALID
+        | size << 22
+        | register << 16
+        | u64::from(write) << 6
+        | TRANSLATION;
+    cpu.exit(Exception::Synchronous(esr, address, address >> 12 << 4));
+}
+
+/// HVC with these in X0 to X3; what X0 to X3 are afterwards, if the guest goes on.
+pub fn smccc(cpu: Cpu, arguments: [u64; 4]) -> Option<Vec<u64>> {
+    cpu.set_guest(|guest| {
+        guest.x[..4].copy_from_slice(&arguments);
+        // The preferred return address is the next instruction's.
+        guest.elr += 4;
+    });
+    cpu.exit(Exception::Synchronous(0x16 << 26 | LONG, 0, 0));
+    cpu.is_in_guest().then(|| cpu.guest().x[..4].to_vec())
+}
+
+/// WFI.
+pub fn wait(cpu: Cpu) {
+    cpu.exit(Exception::Synchronous(0x01 << 26 | LONG, 0, 0));
+}
+
+#[test]
+fn an_serror_of_a_guest_is_dropped_and_said() {
+    in_own_process(|| {
+        let cpus = boards::two(Version::V3, A76);
+        let before = cpus.map(Cpu::guest);
+        cpus[0].exit(Exception::SError);
+        fake::pass(Duration::from_millis(1));
+        assert_eq!(cpus.map(Cpu::guest), before);
+        assert!(fake::console().contains("d1: SError, dropped"));
+    });
+}

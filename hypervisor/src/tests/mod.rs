@@ -1,0 +1,6 @@
+//! The EL2 program on a machine that is not there (`arch/fake`): what it does of itself, and what guests can make it do.
+
+mod boards;
+mod boot;
+mod exits;
+mod rules;
