@@ -116,6 +116,7 @@ mod tests {
     use alloc::collections::BTreeSet;
     use alloc::vec::Vec;
     use ascon_hash::{AsconXof128, ExtendableOutput, Update, XofReader};
+    use proptest::prelude::*;
 
     /// Gives the same word again and again, or nothing.
     struct Fake(Option<u64>);
@@ -156,6 +157,29 @@ mod tests {
         for seeds in &seeds {
             let kaslr = seeds.kaslr.to_ne_bytes();
             assert!(!seeds.rng.chunks(8).any(|part| part == kaslr));
+        }
+    }
+
+    proptest! {
+        /// Whoever reads the pool later learns nothing that was: no word of it outlives a use, nor is one of the secret, of the source or of what was
+        /// handed out in it.
+        #[test]
+        fn a_use_leaves_nothing_of_what_was(
+            secret in proptest::collection::vec(any::<u64>(), 2..9),
+            fresh in proptest::collection::vec(proptest::option::of(any::<u64>()), 1..9),
+        ) {
+            let bytes: Vec<u8> = secret.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            let mut pool = pool(&bytes);
+            let mut past: BTreeSet<u64> = secret.into_iter().collect();
+            for word in fresh {
+                prop_assert!(pool.state.iter().all(|word| !past.contains(word)));
+                past.extend(pool.state);
+                past.extend(word);
+                let seeds = pool.draw(Some(&mut Fake(word))).unwrap();
+                past.extend(seeds.rng.as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word)));
+                past.insert(seeds.kaslr);
+            }
+            prop_assert!(pool.state.iter().all(|word| !past.contains(word)));
         }
     }
 

@@ -21,6 +21,8 @@
 //!
 //! Boots are what costs time, so one of them may serve several tests; each test still states one claim.
 
+mod control;
+
 use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
@@ -33,6 +35,8 @@ use coproc_core::{Algorithm, Driver};
 use qemu_boot::demo::{self, ENTER};
 use qemu_boot::report::{CoprocReport, Origin, Record, split_tag};
 use qemu_boot::{Artifacts, Mark, Qemu, Scenario};
+
+pub use control::Control;
 
 /// Longest life of a machine, unless a test knows better.
 pub const LIMIT: Duration = Duration::from_secs(240);

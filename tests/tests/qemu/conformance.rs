@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use baton_tests::{LIMIT, Machine, PATIENCE, number, text};
+use baton_tests::{Control, LIMIT, Machine, PATIENCE, number, text};
+use qemu_boot::device_tree::Tree;
 use qemu_boot::report::Record;
 use qemu_boot::{Artifacts, DomainSpec, Edit, Mark, Qemu, Scenario, bare};
 
@@ -105,6 +106,23 @@ fn lines(machine: &Machine, domain: &str, start: &str, count: usize) -> Result<V
     })
 }
 
+/// What is in memory of the seed in the machine's tree.
+fn seed_in_memory(control: &Control) -> Result<Option<Vec<u8>>> {
+    const RAM: u64 = 0x4000_0000;
+    const MAGIC: [u8; 4] = 0xd00d_feed_u32.to_be_bytes();
+    let memory = control.memory(RAM, 256 << 20)?;
+    let places = memory.as_chunks::<4>().0.iter().enumerate();
+    let mut trees = places
+        .filter(|(_, word)| **word == MAGIC)
+        .filter_map(|(place, _)| Tree::parse(&memory[4 * place..]).ok());
+    // Domains have none in their own.
+    let mut machine = trees
+        .find(|tree| tree.clone().node_mut("/chosen/domain@1").is_some())
+        .context("the machine's tree")?;
+    let chosen = machine.node_mut("/chosen").context("/chosen")?;
+    Ok(chosen.get("rng-seed").map(<[u8]>::to_vec))
+}
+
 /// Two domains check their random numbers and tell their seeds; then the first is restarted. Returns what each of the three starts told.
 fn random(name: &str, cpu: &str, edits: &[Edit]) -> Result<[Record; 3]> {
     let guest = guest()?;
@@ -116,7 +134,12 @@ fn random(name: &str, cpu: &str, edits: &[Edit]) -> Result<[Record; 3]> {
         domain(guest, "random", &[1])?,
     ];
     scenario.edits = edits.to_vec();
+    let control = Control::of(&mut scenario)?;
     let machine = Machine::boot(&scenario, LIMIT)?;
+    // Whoever reads it later learns nothing.
+    let seed = seed_in_memory(&control)?;
+    assert_eq!(seed.is_some(), edits.is_empty());
+    assert!(seed.iter().flatten().all(|byte| *byte == 0), "{seed:x?}");
     let started = |domain: &str, count: usize| -> Result<Record> {
         let done = lines(&machine, domain, "done ", count)?;
         let done = Record::parse(&done[count - 1]);

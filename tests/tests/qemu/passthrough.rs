@@ -1,34 +1,17 @@
 //! Devices that a domain has for itself, driven by unmodified drivers and by a bare-metal program.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use baton_tests::{Machine, PATIENCE, number, poll, text};
+use anyhow::{Context as _, Result};
+use baton_tests::{Control, Machine, PATIENCE, number, poll, text};
 use qemu_boot::report::Record;
 use qemu_boot::{Artifacts, DomainSpec, Scenario, bench};
 
 use crate::workload;
 
 /// Presses the machine's power button, which is the PL061's line 3: down, and up 100 ms later.
-fn press_button(control: &Path) -> Result<()> {
-    let stream = UnixStream::connect(control).context("QEMU's control socket")?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let mut answers = BufReader::new(stream.try_clone()?).lines();
-    let mut next = || {
-        answers
-            .next()
-            .context("QEMU closed its control socket")?
-            .map_err(anyhow::Error::from)
-    };
-    ensure!(next()?.contains("QMP"));
-    for command in ["qmp_capabilities", "system_powerdown"] {
-        (&stream).write_all(format!("{{\"execute\": \"{command}\"}}\n").as_bytes())?;
-        while !next()?.contains("return") {}
-    }
-    Ok(())
+fn press_button(control: &Control) -> Result<()> {
+    control.execute("system_powerdown", "{}")
 }
 
 /// The line of `devices` about this device.
@@ -73,19 +56,15 @@ fn board(options: &str) -> Result<DomainSpec> {
 }
 
 /// Boots, with a way to the power button.
-fn boot(mut scenario: Scenario) -> Result<(Machine, PathBuf)> {
-    let logs = Artifacts::get()?.workspace().logs()?;
-    let control = logs.join(format!("{}.qmp", scenario.name));
-    let _ = std::fs::remove_file(&control);
-    let place = format!("unix:{},server=on,wait=off", control.display());
-    scenario.qemu_args.extend(["-qmp".to_owned(), place]);
+fn boot(mut scenario: Scenario) -> Result<(Machine, Control)> {
+    let control = Control::of(&mut scenario)?;
     let machine = Machine::boot(&scenario, Duration::from_secs(400))?;
     assert_eq!(machine.errors(), [""; 0]);
     Ok((machine, control))
 }
 
 /// Clock and button of `name` interrupt it: once for each alarm, on the CPU that its kernel asks for, and twice for each press.
-fn board_works(machine: &Machine, name: &str, control: &Path) -> Result<()> {
+fn board_works(machine: &Machine, name: &str, control: &Control) -> Result<()> {
     for cpu in 0..2 {
         let alarm = machine.wait_domain(name, "an alarm", PATIENCE, |line| {
             let alarm = line.strip_prefix("devices: alarm").map(Record::parse)?;
