@@ -3,8 +3,8 @@
 //! Output of every domain is cut into lines, each tagged with its source, so that a log of the one
 //! UART can be taken apart again ([`multiplexer`]). Input goes to one place at a time: to a
 //! domain's UART or to Baton's own command line ([`input`]). The command line ([`shell`]) turns
-//! text into typed commands; they are executed through the [`management::Management`] trait, so
-//! another face of management (a control domain's protocol) later reaches the same operations.
+//! text into typed commands; they are executed through the [`management::Management`] trait, which
+//! the other face of management, a control domain's ([`session`]), reaches, too.
 //!
 //! Nothing here waits: bytes for the UART are pulled out one by one as it has room
 //! ([`Console::next_byte`]), and a long answer is made line by line as its lines find room
@@ -17,6 +17,7 @@ pub mod devices;
 pub mod input;
 pub mod management;
 pub mod multiplexer;
+pub mod session;
 pub mod setting;
 pub mod shell;
 

@@ -216,6 +216,38 @@ impl<'a> Words<'a> {
     }
 }
 
+impl Command {
+    /// Whether it's more than a question.
+    pub const fn changes(&self) -> bool {
+        match self {
+            Self::Empty
+            | Self::Help
+            | Self::Domains
+            | Self::DomainReport(_)
+            | Self::Memory
+            | Self::Devices
+            | Self::CoprocList
+            | Self::CoprocQuery(_)
+            | Self::CoprocTimeline(_)
+            | Self::CoprocHistogram(_)
+            | Self::Trace { .. }
+            | Self::CoprocRecord { .. }
+            | Self::Cpus(CpuCommand::Pools | CpuCommand::Vcpus(_)) => false,
+            #[cfg(feature = "fault-injection")]
+            Self::Inject(..) => true,
+            Self::Domain(..)
+            | Self::DomainCycle(..)
+            | Self::CoprocSet { .. }
+            | Self::CoprocAttach { .. }
+            | Self::CoprocDetach { .. }
+            | Self::CoprocShare(_)
+            | Self::CoprocUnshare(_)
+            | Self::Cpus(CpuCommand::SetPool { .. } | CpuCommand::SetDomain { .. })
+            | Self::Console(_) => true,
+        }
+    }
+}
+
 /// Digits only: the standard parser takes a sign.
 fn number<T: core::str::FromStr>(text: &str) -> Option<T> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());

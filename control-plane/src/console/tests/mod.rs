@@ -3,6 +3,7 @@
 mod answers;
 mod commands;
 mod lines;
+mod sessions;
 mod system;
 
 use super::input::{ESCAPE, Focus, Routed, Router};
