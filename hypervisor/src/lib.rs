@@ -16,6 +16,7 @@ pub use control_plane::{
 };
 
 pub mod ivshmem;
+pub mod management_port;
 pub mod physical_timer;
 pub mod processor;
 pub mod psci;

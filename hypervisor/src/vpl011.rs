@@ -124,7 +124,7 @@ impl Vpl011 {
 
     /// Whether [`Self::receive`] would take a byte now.
     pub fn can_receive(&self) -> bool {
-        self.receiver_enabled() && self.receive.len() < self.depth()
+        self.is_listening() && self.receive.len() < self.depth()
     }
 
     /// A byte arrives on the (absent) wire. Returns whether it was taken.
@@ -132,7 +132,7 @@ impl Vpl011 {
     /// A full FIFO loses the byte and records an overrun, as hardware does; a caller that can
     /// hold bytes back asks [`Self::can_receive`] first. A disabled receiver ignores the byte.
     pub fn receive(&mut self, byte: u8) -> bool {
-        if !self.receiver_enabled() {
+        if !self.is_listening() {
             return false;
         }
         let full = self.receive.len() >= self.depth();
@@ -235,7 +235,8 @@ impl Vpl011 {
         None
     }
 
-    const fn receiver_enabled(&self) -> bool {
+    /// Whether somebody listens: the receiver is enabled.
+    pub const fn is_listening(&self) -> bool {
         self.cr & CR_UARTEN != 0 && self.cr & CR_RXE != 0
     }
 

@@ -13,6 +13,7 @@ pub mod firmware;
 pub mod job;
 pub mod kernel_log;
 pub mod machine;
+pub mod management;
 #[cfg(test)]
 mod model;
 pub mod modes;

@@ -40,8 +40,10 @@ pub struct Port {
 
 /// A line that came, or why it's none.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Request {
+pub enum Request {
+    /// What it says.
     Line(ArrayVec<u8, LINE_LENGTH>),
+    /// What is wrong.
     Mistake(&'static str),
 }
 
@@ -75,7 +77,7 @@ impl Port {
     }
 
     /// Takes the next line.
-    fn request(&mut self) -> Option<Request> {
+    pub fn request(&mut self) -> Option<Request> {
         let end = self
             .input
             .iter()
@@ -98,7 +100,8 @@ impl Port {
         })
     }
 
-    fn tell(&mut self, line: &Line) {
+    /// Has this line, without its end, for the domain, which has taken the one before.
+    pub fn tell(&mut self, line: &str) {
         self.output.clear();
         self.taken = 0;
         for byte in line.bytes().chain([b'\n']) {

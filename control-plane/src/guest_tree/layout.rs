@@ -37,6 +37,10 @@ pub const RTC_SIZE: u64 = 0x1000;
 pub const FW_CFG_BASE: u64 = 0x0902_0000;
 /// Its size.
 pub const FW_CFG_SIZE: u64 = 0x18;
+/// Management port, a PL011: where QEMU has the secure world's, of which a domain hears nothing.
+pub const MANAGEMENT_BASE: u64 = 0x0904_0000;
+/// Its size.
+pub const MANAGEMENT_SIZE: u64 = 0x1000;
 /// Watchdog: control frame, then refresh frame. QEMU `virt` has none; this is the first of the addresses that it leaves to
 /// devices added at will.
 pub const WATCHDOG_BASE: u64 = 0x0c00_0000;
@@ -71,6 +75,8 @@ pub const PCI_MEM64_SIZE: u64 = 0x80_0000_0000;
 pub const UART_SPI: u32 = 1;
 /// SPI of the PL031, level-high (INTID 34).
 pub const RTC_SPI: u32 = 2;
+/// SPI of the management port, level-high (INTID 40): the secure world's UART's.
+pub const MANAGEMENT_SPI: u32 = 8;
 /// SPI of the watchdog's first time-out, level-high (INTID 42): one that QEMU `virt` doesn't use.
 pub const WATCHDOG_SPI: u32 = 10;
 /// SPI of INTA of PCI device 0, level-high (INTID 35). Pin `p` (0 = INTA) of device `d` is SPI

@@ -22,11 +22,11 @@ use core::fmt;
 use entropy::seeds::Seeds;
 use layout::{
     CPU_LIMIT, ECAM_BASE, ECAM_SIZE, FLASH_BASE, FW_CFG_BASE, FW_CFG_SIZE, GICC_BASE, GICC_SIZE,
-    GICD_BASE, GICD_SIZE, GICR_BASE, GICR_SIZE, PCI_INTX_SPI, PCI_IO_BASE, PCI_IO_SIZE,
-    PCI_MEM32_BASE, PCI_MEM32_SIZE, PCI_MEM64_BASE, PCI_MEM64_SIZE, PCI_SLOTS, RAM_BASE, RAM_END,
-    RTC_BASE, RTC_SIZE, RTC_SPI, TIMER_HYPERVISOR_PPI, TIMER_PHYSICAL_PPI, TIMER_SECURE_PPI,
-    TIMER_VIRTUAL_PPI, UART_BASE, UART_CLOCK_HZ, UART_SIZE, UART_SPI, V2M_BASE, V2M_SIZE,
-    WATCHDOG_BASE, WATCHDOG_FRAME, WATCHDOG_SPI,
+    GICD_BASE, GICD_SIZE, GICR_BASE, GICR_SIZE, MANAGEMENT_BASE, MANAGEMENT_SPI, PCI_INTX_SPI,
+    PCI_IO_BASE, PCI_IO_SIZE, PCI_MEM32_BASE, PCI_MEM32_SIZE, PCI_MEM64_BASE, PCI_MEM64_SIZE,
+    PCI_SLOTS, RAM_BASE, RAM_END, RTC_BASE, RTC_SIZE, RTC_SPI, TIMER_HYPERVISOR_PPI,
+    TIMER_PHYSICAL_PPI, TIMER_SECURE_PPI, TIMER_VIRTUAL_PPI, UART_BASE, UART_CLOCK_HZ, UART_SIZE,
+    UART_SPI, V2M_BASE, V2M_SIZE, WATCHDOG_BASE, WATCHDOG_FRAME, WATCHDOG_SPI,
 };
 use vm_fdt::FdtWriter;
 
@@ -58,6 +58,8 @@ pub struct GuestTree<'a> {
     pub cpus: u32,
     /// Whether there is a PL011.
     pub uart: bool,
+    /// Whether there is a management port.
+    pub management: bool,
     /// Whether there are two banks of flash.
     pub flash: bool,
     /// Whether there is a PCIe host bridge.
@@ -147,9 +149,14 @@ pub fn build(guest: &GuestTree<'_>) -> Result<Vec<u8>, Error> {
     fdt.property_string("model", "linux,dummy-virt")?;
     fdt.property_string("compatible", "linux,dummy-virt")?;
     chosen(&mut fdt, guest)?;
-    if guest.uart {
+    if guest.uart || guest.management {
         let aliases = fdt.begin_node("aliases")?;
-        fdt.property_string("serial0", &uart_path())?;
+        if guest.uart {
+            fdt.property_string("serial0", &uart_path(UART_BASE))?;
+        }
+        if guest.management {
+            fdt.property_string("serial1", &uart_path(MANAGEMENT_BASE))?;
+        }
         fdt.end_node(aliases)?;
     }
     let memory = fdt.begin_node(&format!("memory@{RAM_BASE:x}"))?;
@@ -162,7 +169,10 @@ pub fn build(guest: &GuestTree<'_>) -> Result<Vec<u8>, Error> {
     gic(&mut fdt, guest)?;
     clock(&mut fdt)?;
     if guest.uart {
-        uart(&mut fdt)?;
+        uart(&mut fdt, UART_BASE, UART_SPI)?;
+    }
+    if guest.management {
+        uart(&mut fdt, MANAGEMENT_BASE, MANAGEMENT_SPI)?;
     }
     rtc(&mut fdt)?;
     fw_cfg(&mut fdt)?;
@@ -183,8 +193,8 @@ fn strings(list: &[&str]) -> Vec<String> {
     list.iter().map(|text| String::from(*text)).collect()
 }
 
-fn uart_path() -> String {
-    format!("/pl011@{UART_BASE:x}")
+fn uart_path(base: u64) -> String {
+    format!("/pl011@{base:x}")
 }
 
 fn chosen(fdt: &mut FdtWriter, guest: &GuestTree<'_>) -> Result<(), Error> {
@@ -193,7 +203,7 @@ fn chosen(fdt: &mut FdtWriter, guest: &GuestTree<'_>) -> Result<(), Error> {
         fdt.property_string("bootargs", guest.bootargs)?;
     }
     if guest.uart {
-        fdt.property_string("stdout-path", &uart_path())?;
+        fdt.property_string("stdout-path", &uart_path(UART_BASE))?;
     }
     if let Some(initrd) = guest.initrd {
         fdt.property_u64("linux,initrd-start", initrd.address)?;
@@ -293,11 +303,11 @@ fn clock(fdt: &mut FdtWriter) -> Result<(), Error> {
     Ok(fdt.end_node(clock)?)
 }
 
-fn uart(fdt: &mut FdtWriter) -> Result<(), Error> {
-    let node = fdt.begin_node(&format!("pl011@{UART_BASE:x}"))?;
+fn uart(fdt: &mut FdtWriter, base: u64, spi: u32) -> Result<(), Error> {
+    let node = fdt.begin_node(&format!("pl011@{base:x}"))?;
     fdt.property_string_list("compatible", strings(&["arm,pl011", "arm,primecell"]))?;
-    fdt.property_array_u64("reg", &[UART_BASE, UART_SIZE])?;
-    fdt.property_array_u32("interrupts", &[SPI, UART_SPI, LEVEL_HIGH])?;
+    fdt.property_array_u64("reg", &[base, UART_SIZE])?;
+    fdt.property_array_u32("interrupts", &[SPI, spi, LEVEL_HIGH])?;
     fdt.property_string_list("clock-names", strings(&["uartclk", "apb_pclk"]))?;
     fdt.property_array_u32("clocks", &[PHANDLE_CLOCK, PHANDLE_CLOCK])?;
     Ok(fdt.end_node(node)?)

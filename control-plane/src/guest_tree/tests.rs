@@ -19,6 +19,7 @@ fn full() -> GuestTree<'static> {
         cpus: 2,
         gic: GicVersion::V3,
         uart: true,
+        management: false,
         flash: true,
         pci: true,
         bootargs: "console=ttyAMA0 quiet",
@@ -56,6 +57,35 @@ fn as_host(blob: &[u8]) -> Vec<u8> {
     let mut fdt = FdtWriter::new().unwrap();
     copy(&tree.root(), &mut fdt);
     fdt.finish().unwrap()
+}
+
+/// A second UART, at the place of QEMU's secure one: the kernel's ttyAMA1, whether there is a first one or not.
+#[test]
+fn who_may_manage_has_a_second_uart() {
+    for uart in [true, false] {
+        let guest = GuestTree {
+            uart,
+            management: true,
+            ..full()
+        };
+        let blob = build(&guest).unwrap();
+        let tree = Tree::new(&blob).unwrap();
+        let aliases = tree.find("/aliases").unwrap();
+        let alias = |name| aliases.property(name).map(|path| path.string().unwrap());
+        assert_eq!(alias("serial0").is_some(), uart);
+        assert_eq!(alias("serial1"), Some("/pl011@9040000"));
+        let port = tree.find("/pl011@9040000").unwrap();
+        assert!(port.is_compatible(&["arm,pl011"]));
+        let cells: Vec<u32> = port
+            .property("interrupts")
+            .unwrap()
+            .cells()
+            .unwrap()
+            .collect();
+        assert_eq!(cells, [SPI, 8, LEVEL_HIGH]);
+    }
+    let blob = build(&full()).unwrap();
+    assert!(Tree::new(&blob).unwrap().find("/pl011@9040000").is_none());
 }
 
 #[test]

@@ -10,15 +10,19 @@
     clippy::arithmetic_side_effects
 )]
 
+use super::domain::Domain;
 use super::{management, schedule};
 use crate::arch::{cpu, timer};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use coproc_core::id::DomainId;
 use coproc_core::time::Instant;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use hypervisor::console::session::{Door, Port, Session};
 use hypervisor::console::{Console, Event};
+use hypervisor::management_port::ManagementPort;
 use platforms::uart::Uart;
 use spin::{Mutex, Once};
 
@@ -33,6 +37,36 @@ struct Face {
     uart: Box<dyn Uart>,
     /// A byte that found no room.
     held: Option<u8>,
+    /// For each domain, in the order of the system's, what its management port is being answered.
+    sessions: Vec<Session>,
+}
+
+/// A board without a UART, or with one that has no driver: whoever manages Baton from a domain is answered all the same.
+struct Nowhere;
+
+impl Uart for Nowhere {
+    fn listen(&mut self) {}
+
+    fn notify_room(&mut self, _wanted: bool) {}
+
+    fn acknowledge(&mut self) {}
+
+    fn try_send(&mut self, _byte: u8) -> bool {
+        true
+    }
+
+    fn receive(&mut self) -> Option<u8> {
+        None
+    }
+}
+
+/// A domain's management port.
+struct PortOf<'a>(&'a Domain, &'a Mutex<ManagementPort>);
+
+impl Door for PortOf<'_> {
+    fn with<R>(&self, how: impl FnOnce(&mut Port) -> R) -> R {
+        self.0.at_port(self.1, |port| port.with(how))
+    }
 }
 
 static FACE: Once<Mutex<Face>> = Once::new();
@@ -40,8 +74,8 @@ static MESSAGE_BUFFER: Mutex<(VecDeque<u8>, u64)> = Mutex::new((VecDeque::new(),
 static BUSY: AtomicBool = AtomicBool::new(false);
 static NEXT: AtomicU64 = AtomicU64::new(NEVER);
 
-/// Something has collected: this CPU moves it on before it resumes a guest.
-fn mark_busy() {
+/// Something has collected, or somebody asks: this CPU moves it on before it resumes a guest.
+pub fn mark_busy() {
     BUSY.store(true, Ordering::Release);
     cpu::current().demand();
 }
@@ -90,13 +124,15 @@ pub fn start_log() {
     }
 }
 
-/// Shows everything on this UART.
-pub fn start(uart: Box<dyn Uart>) {
+/// Shows everything on this UART, or nowhere.
+pub fn start(uart: Option<Box<dyn Uart>>) {
+    let uart = uart.unwrap_or_else(|| Box::new(Nowhere));
     FACE.call_once(|| {
         Mutex::new(Face {
             console: Console::new(),
             uart,
             held: None,
+            sessions: Vec::new(),
         })
     });
     flush();
@@ -169,19 +205,27 @@ pub fn service() {
         return;
     };
     BUSY.store(false, Ordering::Release);
-    let more = pass(&mut face);
-    if more {
+    let rest = pass(&mut face);
+    if rest.more {
         mark_busy();
     }
-    face.uart.notify_room(more);
+    face.uart.notify_room(rest.room);
     let next = face.console.next_flush().map_or(NEVER, Instant::as_nanos);
     if NEXT.swap(next, Ordering::Relaxed) != next {
         schedule::rearm();
     }
 }
 
-/// One pass; returns whether more waits for room in the UART.
-fn pass(face: &mut Face) -> bool {
+/// What a pass left.
+struct Rest {
+    /// Bytes that wait for room in the UART.
+    room: bool,
+    /// These or others.
+    more: bool,
+}
+
+/// One pass.
+fn pass(face: &mut Face) -> Rest {
     let now = timer::now();
     {
         let mut messages = MESSAGE_BUFFER.lock();
@@ -198,6 +242,7 @@ fn pass(face: &mut Face) -> bool {
         }
     }
     face.console.flush_idle(now);
+    let more = answer_domains(&mut face.sessions, now);
     let mut answering = face.console.poll(&mut management::Face, now);
     for _ in 0..BURST {
         let Some(byte) = face.held.take().or_else(|| face.console.next_byte()) else {
@@ -205,14 +250,34 @@ fn pass(face: &mut Face) -> bool {
                 answering = face.console.poll(&mut management::Face, now);
                 continue;
             }
-            return false;
+            return Rest { room: false, more };
         };
         if !face.uart.try_send(byte) {
             face.held = Some(byte);
-            return true;
+            break;
         }
     }
-    true
+    Rest {
+        room: true,
+        more: true,
+    }
+}
+
+/// Goes on with what domains asked at their management ports, a step each. Returns whether there is more to do.
+fn answer_domains(sessions: &mut Vec<Session>, now: Instant) -> bool {
+    let Some(system) = super::get() else {
+        return false;
+    };
+    let mut more = false;
+    sessions.resize_with(system.domains.len(), Session::default);
+    for (domain, session) in system.domains.iter().zip(sessions) {
+        if let Some(port) = &domain.management {
+            let changed = |line: &str| log::info!("{}: {line}", domain.id);
+            let port = PortOf(domain, port);
+            more |= session.poll(&port, &mut management::Face, now, changed);
+        }
+    }
+    more
 }
 
 /// Shows everything that has collected, however long it takes: at boot, when nothing else can run.
@@ -220,7 +285,7 @@ pub fn flush() {
     if let Some(face) = FACE.get() {
         let mut face = face.lock();
         let mut rounds = 0u32;
-        while pass(&mut face) && rounds < 100_000 {
+        while pass(&mut face).more && rounds < 100_000 {
             rounds = rounds.saturating_add(1);
         }
     }

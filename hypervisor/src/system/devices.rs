@@ -10,6 +10,7 @@
     clippy::arithmetic_side_effects
 )]
 
+use super::console;
 use super::domain::{Domain, Life, Vcpu};
 use super::exit::{Answer, within};
 use super::messages;
@@ -93,6 +94,14 @@ pub fn access(domain: &Domain, at: u64, width: Width, operation: Operation) -> O
                 }
             }
         }));
+    }
+    if let Some(offset) = within(at, layout::MANAGEMENT_BASE, layout::MANAGEMENT_SIZE) {
+        let port = domain.management.as_ref()?;
+        let (value, work) = domain.at_port(port, |port| port.access(offset, width, operation));
+        if work {
+            console::mark_busy();
+        }
+        return Some(Answer::Value(value));
     }
     if let Some(offset) = within(at, layout::FW_CFG_BASE, layout::FW_CFG_SIZE) {
         return Some(configuration(domain, offset, width, operation));
@@ -193,7 +202,7 @@ pub fn shift(domain: &Domain, ticks: u64) {
 pub const fn resample(intid: u32) -> bool {
     matches!(
         intid.wrapping_sub(32),
-        layout::RTC_SPI | layout::WATCHDOG_SPI
+        layout::RTC_SPI | layout::WATCHDOG_SPI | layout::MANAGEMENT_SPI
     )
 }
 

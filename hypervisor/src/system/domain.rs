@@ -29,6 +29,7 @@ use hypervisor::guest_tree::layout;
 use hypervisor::lifecycle::progress::Progress;
 use hypervisor::lifecycle::report::Report;
 use hypervisor::lifecycle::{Crash, Ending};
+use hypervisor::management_port::ManagementPort;
 use hypervisor::memory::frames::Piece;
 use hypervisor::physical_timer::PhysicalTimer;
 use hypervisor::psci::DomainPower;
@@ -345,6 +346,8 @@ pub struct Domain {
     pub fixtures: Vec<Fixture>,
     /// Its UART, if it has one.
     pub uart: Option<Mutex<Vpl011>>,
+    /// Where it manages Baton, if it may.
+    pub management: Option<Mutex<ManagementPort>>,
     /// Its flash, if it started with firmware.
     pub flash: Mutex<Option<[Bank; 2]>>,
     /// Its clock and watchdog.
@@ -396,6 +399,7 @@ impl Domain {
             given,
             fixtures: fixture::of(&config),
             uart: config.vpl011.then(|| Mutex::new(Vpl011::new())),
+            management: config.control.then(Mutex::default),
             flash: Mutex::new(None),
             devices: Mutex::new(Devices::new(0, &config)),
             alarm: AtomicU64::new(u64::MAX),
@@ -619,6 +623,22 @@ impl Domain {
             let uart = uart.lock();
             self.set_line(Line::Spi(32 + layout::UART_SPI), uart.interrupt_level());
         }
+    }
+
+    /// Does something at the domain's management port, whose interrupt line is in agreement with it afterwards.
+    pub fn at_port<R>(
+        &self,
+        port: &Mutex<ManagementPort>,
+        how: impl FnOnce(&mut ManagementPort) -> R,
+    ) -> R {
+        let mut port = port.lock();
+        let before = port.interrupt_level();
+        let result = how(&mut port);
+        let level = port.interrupt_level();
+        if level != before {
+            self.set_line(Line::Spi(32 + layout::MANAGEMENT_SPI), level);
+        }
+        result
     }
 
     /// Notes whether the function in `slot` asserts its interrupt.

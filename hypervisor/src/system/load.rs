@@ -27,6 +27,7 @@ use hypervisor::devicetree::{Error, Region};
 use hypervisor::guest_tree::{self, GuestTree, layout};
 use hypervisor::image;
 use hypervisor::lifecycle::numbers::Numbers;
+use hypervisor::management_port::ManagementPort;
 use hypervisor::memory::frames::Piece;
 use hypervisor::physical_timer::PhysicalTimer;
 use hypervisor::vcpu_schedule::{VcpuId, placing};
@@ -400,6 +401,7 @@ fn tree(domain: &Domain, initrd: Option<Region>) -> Result<Vec<u8>, Error> {
         gic: gic::version(),
         cpus: config.cpus,
         uart: config.vpl011,
+        management: config.control,
         flash: config.firmware,
         pci: true,
         bootargs: &config.bootargs,
@@ -481,6 +483,9 @@ pub fn reset(domain: &Domain, images: &Images) {
     }
     if let Some(uart) = &domain.uart {
         *uart.lock() = Vpl011::new();
+    }
+    if let Some(port) = &domain.management {
+        domain.at_port(port, ManagementPort::reset);
     }
     flash::reset(domain);
     {

@@ -13,7 +13,7 @@
 //! 4. `Instance::core`: one coprocessor's framework and its device
 //! 5. `Domain::power`
 //! 6. `Domain::pci`: one domain's PCI functions; `Domain::given`: its own devices; `Fixture::link`
-//! 7. `Domain::uart`, `Domain::devices`, `Domain::flash`, `Vcpu::timer`
+//! 7. `Domain::uart`, `Domain::management`, `Domain::devices`, `Domain::flash`, `Vcpu::timer`
 //! 8. `Domain::memory` (read), `Domain::stage2`: one domain's tables
 //! 9. `Domain::vgic`
 //! 10. `Vcpu::lists`: one vCPU's list registers

@@ -334,20 +334,14 @@ pub fn stage2_geometry() -> Geometry {
 }
 
 fn start_console(machine: &Machine) {
-    let Some(found) = &machine.uart else {
-        return;
+    let driver = |found: &machine::uart::Uart| {
+        let driver = uart::Driver::of(&found.compatible)?;
+        let registers = found.registers;
+        let region = mmu::map_device(HostPhysical::new(registers.address), registers.size).ok()?;
+        report::use_console(region, driver.polled);
+        driver.start(region)
     };
-    let Some(driver) = uart::Driver::of(&found.compatible) else {
-        return;
-    };
-    let registers = found.registers;
-    let Ok(region) = mmu::map_device(HostPhysical::new(registers.address), registers.size) else {
-        return;
-    };
-    report::use_console(region, driver.polled);
-    if let Some(uart) = driver.start(region) {
-        console::start(uart);
-    }
+    console::start(machine.uart.as_ref().and_then(driver));
 }
 
 /// Reads the time of day, from the machine's PL031 if it has one.

@@ -6,14 +6,15 @@ use anyhow::Result;
 use baton_tests::{LIMIT, Machine, PATIENCE, number, poll, text};
 use qemu_boot::demo::{self, ENTER};
 use qemu_boot::report::Record;
-use qemu_boot::scenario::Edit;
+use qemu_boot::scenario::{Action, Edit};
 use qemu_boot::setup::firmware::Firmware;
-use qemu_boot::{Artifacts, DomainSpec, Scenario, SharedMemorySpec, bench};
+use qemu_boot::{Artifacts, CoprocSpec, DomainSpec, Scenario, SharedMemorySpec, bench};
 
 /// Domains whose init is the program `devices`, with these options.
 fn domains(name: &str, options: &[&str]) -> Result<Scenario> {
     let artifacts = Artifacts::get()?;
-    let archive = artifacts.initramfs_with("devices")?;
+    let mut archive = artifacts.initramfs_with("devices")?;
+    archive.file("bin/batonctl", 0o755, &artifacts.program("batonctl")?)?;
     let ramdisk = artifacts.save_initramfs("devices", archive)?;
     let mut scenario = Scenario::new(name);
     for (cpu, options) in (0..).zip(options) {
@@ -110,6 +111,61 @@ fn domains_share_memory_and_ring_each_other() -> Result<()> {
             assert_eq!(number(&found, key), value, "{name}: {key}: {found:?}");
         }
     }
+    machine.finish()
+}
+
+/// A domain with `baton,control` asks and does from a program what a person does on the console; one without can't.
+#[test]
+fn a_domain_that_may_manages_baton() -> Result<()> {
+    let mut scenario = domains("management", &["devices.manage"; 2])?.with_edit(Edit {
+        node: "/chosen/domain@1".into(),
+        action: Action::Set("baton,control".into(), Vec::new()),
+    });
+    scenario.edu_devices = 1;
+    scenario.coprocs.push(CoprocSpec::edu(1));
+    let machine = Machine::boot(&scenario, LIMIT)?;
+    let ended = |name: &str, command: &str| {
+        machine.wait_domain(name, command, PATIENCE, |line| {
+            let found = line.strip_prefix("devices: manage ").map(Record::parse)?;
+            (found.text("command") == Some(command)).then_some(found)
+        })
+    };
+    let expected = [
+        ("domains", 0, 2),
+        ("coproc_set_0_slice-us_7000", 0, 0),
+        ("coproc_set_0_slice-us_none", 1, 0),
+        ("domain_pause_d2", 0, 0),
+        ("coproc_query_0", 0, 3),
+        ("vcpu_list_d2", 0, 1),
+    ];
+    for (command, status, lines) in expected {
+        let found = ended("d1", command)?;
+        assert_eq!(number(&found, "status"), status, "{found:?}");
+        assert_eq!(number(&found, "lines"), lines, "{found:?}");
+    }
+    let file = ended("d1", "file")?;
+    assert_eq!(number(&file, "status"), 1, "one of its lines is nonsense");
+    assert!(number(&file, "lines") > 52, "help twice: {file:?}");
+    for said in [
+        "manage> settings coproc=0 slice_ns=7000000",
+        "manage! error: unknown command `nonsense`",
+    ] {
+        machine.wait_domain("d1", said, PATIENCE, |line| {
+            line.contains(said).then_some(())
+        })?;
+    }
+    // On the console the same has happened, and who did it is told.
+    let asked = machine.ask("coproc query 0")?;
+    let changed = |line: &String| line.contains("slice_ns=7000000");
+    assert!(asked.iter().any(changed), "{asked:?}");
+    let paused = machine.domains()?;
+    assert_eq!(paused[1], ("d2".to_owned(), "paused".to_owned()));
+    machine.wait_baton("who did it", PATIENCE, |line| {
+        line.contains("d1: domain pause d2").then_some(())
+    })?;
+    machine.ask("domain resume d2")?;
+    let refused = ended("d2", "domains")?;
+    assert_eq!(number(&refused, "status"), 2);
     machine.finish()
 }
 

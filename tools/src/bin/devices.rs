@@ -3,12 +3,14 @@
 //!
 //! The clock is read and set to wake; the watchdog, if `devices.watchdog` stands on the kernel's command line, is
 //! started, fed for longer than its time-out, and then left alone; with `devices.shared`, memory is shared with one
-//! other domain that runs this program, through `uio_pci_generic`. With `devices.passed` there is nothing but the machine's own
+//! other domain that runs this program, through `uio_pci_generic`; with `devices.manage` it asks Baton what a person at the console
+//! would, by the program `batonctl`, and holds the second domain. With `devices.passed` there is nothing but the machine's own
 //! PL031 and PL061, which the domain was given.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -45,8 +47,58 @@ fn run() -> io::Result<()> {
     if options.contains("devices.watchdog") {
         watchdog()?;
     }
+    if options.contains("devices.manage") {
+        manage()?;
+    }
     say("done");
     Ok(())
+}
+
+/// What it asks, one program for each, and at last all of a file by one.
+const COMMANDS: [&str; 6] = [
+    "domains",
+    "coproc set 0 slice-us 7000",
+    "coproc query 0",
+    "coproc set 0 slice-us none",
+    "domain pause d2",
+    "vcpu list d2",
+];
+
+fn manage() -> io::Result<()> {
+    for command in COMMANDS {
+        let ended = Command::new("/bin/batonctl")
+            .args(command.split(' '))
+            .output()?;
+        told(command, &ended);
+    }
+    // Long answers, whose reader is slow.
+    let mut all = Command::new("/bin/batonctl")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut commands) = all.stdin.take() {
+        commands.write_all(b"help\ntrace\nnonsense\nhelp\n")?;
+    }
+    told("file", &all.wait_with_output()?);
+    Ok(())
+}
+
+fn told(command: &str, ended: &Output) {
+    let words = command.replace(' ', "_");
+    let status = ended.status.code().unwrap_or(-1);
+    let text = String::from_utf8_lossy(&ended.stdout);
+    let lines = text.lines().count();
+    say(&format!(
+        "manage command={words} status={status} lines={lines}"
+    ));
+    for line in text.lines().take(8) {
+        say(&format!("manage> {line}"));
+    }
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    for line in errors.lines() {
+        say(&format!("manage! {line}"));
+    }
 }
 
 fn read(path: &str) -> io::Result<String> {

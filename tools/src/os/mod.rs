@@ -8,3 +8,4 @@ pub mod opening;
 pub mod real;
 pub mod real_core;
 pub mod system;
+pub mod terminal;
