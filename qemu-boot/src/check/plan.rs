@@ -559,6 +559,7 @@ impl Plan<'_> {
             gic,
             cpus: config.cpus,
             uart: config.vpl011,
+            management: config.control,
             flash: config.firmware,
             pci: true,
             bootargs: &config.bootargs,
