@@ -19,6 +19,8 @@ pub mod fw_core;
 
 #[cfg(test)]
 mod recording;
+#[cfg(test)]
+mod rig;
 
 /// All drivers there are: name as the device tree's `driver` has it, the Cargo feature that it needs, whether that is on.
 pub const KNOWN: &[(&str, &str, bool)] = &[

@@ -8,65 +8,20 @@ use alloc::vec::Vec;
 
 use coproc_core::algorithm::{Algorithm, Parameters, Tuning};
 use coproc_core::coproc::{Coproc, Outcome, Settings};
-use coproc_core::driver::{Driver, Hardware, Step};
-use coproc_core::environment::{Environment, Event, Stream};
+use coproc_core::driver::Driver;
+use coproc_core::environment::Environment;
 use coproc_core::id::{CoprocId, DomainId, VcoprocId};
-use coproc_core::iommu::{Faults, IommuError};
 use coproc_core::record::{
     Answer, Factory, Header, Input, Log, Recorder, ReplayError, Summary, replay,
 };
 use coproc_core::register::{Access, Operation, Width::Word};
-use coproc_core::time::{Duration, Instant};
+use coproc_core::time::Duration;
 use proptest::prelude::*;
 
 use super::accumulator::Accumulator;
 use super::accumulator::model::Accumulator as Model;
 use super::accumulator::offset::*;
-
-/// The machine around the device.
-#[derive(Default)]
-struct Machine {
-    device: Model,
-    timer: Option<Instant>,
-    masked: bool,
-}
-
-impl Environment for Machine {
-    fn now(&self) -> Instant {
-        self.device.now()
-    }
-    fn arm_timer(&mut self, at: Option<Instant>) {
-        self.timer = at;
-    }
-    fn hardware(&mut self) -> &mut dyn Hardware {
-        &mut self.device
-    }
-    fn mask_interrupts(&mut self, masked: bool) {
-        self.masked = masked;
-    }
-    fn interrupt_asserted(&mut self, _: usize) -> bool {
-        self.device.line()
-    }
-    fn interrupts_settled(&mut self) -> bool {
-        !self.device.line()
-    }
-    fn map_windows(&mut self, _: VcoprocId) -> bool {
-        panic!("mapped while recorded");
-    }
-    fn unmap_windows(&mut self, _: VcoprocId) {}
-    fn point_streams(&mut self, _: Stream) -> Result<(), IommuError> {
-        Ok(())
-    }
-    fn sync_streams(&mut self) -> Step {
-        Step::Done
-    }
-    fn take_faults(&mut self) -> Option<Faults> {
-        Some(Faults::default())
-    }
-    fn set_interrupt(&mut self, _: VcoprocId, _: usize, _: bool) {}
-    fn release_parked(&mut self, _: VcoprocId) {}
-    fn notify(&mut self, _: VcoprocId, _: Event) {}
-}
+use super::rig::Machine;
 
 struct Here;
 
@@ -80,7 +35,7 @@ impl Factory for Here {
 }
 
 struct Rig {
-    machine: Machine,
+    machine: Machine<Model>,
     coproc: Coproc,
     log: Log,
 }

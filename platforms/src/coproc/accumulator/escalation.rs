@@ -1,17 +1,14 @@
 //! A coprocessor that doesn't stop when asked, through the whole framework: stopped by force, reset, or given up; and who pays.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 
-use coproc_core::algorithm::{Parameters, Tuning};
-use coproc_core::coproc::{Coproc, Detach, Outcome, Settings, State};
-use coproc_core::driver::{Driver, Hardware, Step};
-use coproc_core::environment::{Environment, Event, Stream};
-use coproc_core::id::{CoprocId, DomainId, VcoprocId};
-use coproc_core::iommu::{Faults, IommuError};
+use coproc_core::coproc::{Detach, Outcome, State};
+use coproc_core::environment::Event;
+use coproc_core::id::VcoprocId;
 use coproc_core::register::{Access, Operation, Width::Word};
-use coproc_core::time::{Duration, Instant};
+use coproc_core::time::Duration;
 
+use super::super::rig::{Device, Direct, Machine};
 use super::Accumulator;
 use super::model::Accumulator as Model;
 use super::offset::*;
@@ -19,120 +16,40 @@ use super::offset::*;
 const HOG: VcoprocId = VcoprocId(1);
 const INNOCENT: VcoprocId = VcoprocId(2);
 
-/// The machine around the device.
-#[derive(Default)]
-struct Machine {
-    device: Model,
-    timer: Option<Instant>,
-    mapped: Option<VcoprocId>,
-    masked: bool,
-    lines: Vec<(VcoprocId, bool)>,
-    events: Vec<(VcoprocId, Event)>,
-}
-
-impl Environment for Machine {
-    fn now(&self) -> Instant {
-        self.device.now()
+impl Device for Model {
+    fn advance(&mut self, by: Duration) {
+        self.advance(by);
     }
-    fn arm_timer(&mut self, at: Option<Instant>) {
-        self.timer = at;
-    }
-    fn hardware(&mut self) -> &mut dyn Hardware {
-        assert_eq!(self.mapped, None, "reached while a domain may reach it too");
-        &mut self.device
-    }
-    fn mask_interrupts(&mut self, masked: bool) {
-        self.masked = masked;
-    }
-    fn interrupt_asserted(&mut self, _: usize) -> bool {
-        self.device.line()
-    }
-    fn interrupts_settled(&mut self) -> bool {
-        !self.device.line()
-    }
-    fn map_windows(&mut self, who: VcoprocId) -> bool {
-        self.mapped = Some(who);
-        true
-    }
-    fn unmap_windows(&mut self, who: VcoprocId) {
-        assert_eq!(self.mapped.take(), Some(who));
-    }
-    fn point_streams(&mut self, _: Stream) -> Result<(), IommuError> {
-        Ok(())
-    }
-    fn sync_streams(&mut self) -> Step {
-        Step::Done
-    }
-    fn take_faults(&mut self) -> Option<Faults> {
-        Some(Faults::default())
-    }
-    fn set_interrupt(&mut self, who: VcoprocId, _: usize, pending: bool) {
-        self.lines.retain(|(id, _)| *id != who);
-        self.lines.push((who, pending));
-    }
-    fn release_parked(&mut self, _: VcoprocId) {}
-    fn notify(&mut self, who: VcoprocId, event: Event) {
-        self.events.push((who, event));
+    fn asserts(&self) -> bool {
+        self.line()
     }
 }
 
-struct Rig {
-    machine: Machine,
-    coproc: Coproc,
-}
+type Rig = super::super::rig::Rig<Model>;
 
 impl Rig {
     fn new(stops: bool, resets: bool) -> Self {
-        let mut machine = Machine::default();
+        let mut machine = Machine::<Model> {
+            direct: Direct::Everything,
+            ..Machine::default()
+        };
         machine.device.stops = stops;
         machine.device.resets = resets;
-        let driver: Box<dyn Driver> = Box::new(Accumulator::new());
-        let settings = Settings::of(&*driver);
-        let algorithm = sched_algos::by_name("rr", &Tuning::new(settings.slice)).unwrap();
-        let now = machine.now();
-        let mut coproc = Coproc::new(CoprocId(0), driver, algorithm, settings, now);
-        coproc.start(&mut machine).unwrap();
-        let mut rig = Self { machine, coproc };
-        for who in [HOG, INNOCENT] {
-            rig.attach(who);
-        }
+        let mut rig = Self::of(machine, Box::new(Accumulator::new()), "rr", None);
+        rig.attach(HOG);
+        rig.attach(INNOCENT);
         rig
     }
 
-    fn attach(&mut self, who: VcoprocId) {
-        let domain = DomainId(who.0 as u16);
-        let parameters = Parameters::default();
-        self.coproc
-            .attach(&mut self.machine, who, domain, &parameters)
-            .unwrap();
-    }
-
-    /// One access as the domain's CPU does it; `None` if it would have to wait.
+    /// `None` if it would have to wait.
     fn access(&mut self, who: VcoprocId, offset: u64, operation: Operation) -> Option<Outcome> {
-        for _ in 0..3 {
-            if self.machine.mapped == Some(who) {
-                let device = &mut self.machine.device;
-                return Some(Outcome::Value(match operation {
-                    Operation::Read => device.read(0, offset, Word),
-                    Operation::Write(value) => {
-                        device.write(0, offset, Word, value);
-                        0
-                    }
-                }));
-            }
-            let access = Access {
-                window: 0,
-                offset,
-                width: Word,
-                operation,
-            };
-            match self.coproc.access(&mut self.machine, who, &access) {
-                Outcome::Retry => {}
-                Outcome::Park => return None,
-                done => return Some(done),
-            }
-        }
-        panic!("{who} gets nowhere");
+        let access = Access {
+            window: 0,
+            offset,
+            width: Word,
+            operation,
+        };
+        self.attempt(who, &access)
     }
 
     fn write(&mut self, who: VcoprocId, offset: u64, value: u64) {
@@ -144,22 +61,6 @@ impl Rig {
         self.write(who, TERM, term);
         self.write(who, ROUNDS, rounds);
         self.write(who, START, 1);
-    }
-
-    /// Lets time pass, with the timer.
-    fn pass(&mut self, by: Duration) {
-        let end = self.machine.now() + by;
-        while self.machine.now() < end {
-            let next = self.machine.timer.map_or(end, |at| at.min(end));
-            let step = next.since(self.machine.now());
-            self.machine
-                .device
-                .advance(step.max(Duration::from_nanos(1)));
-            if (self.machine.timer).is_some_and(|at| at <= self.machine.now()) {
-                self.machine.timer = None;
-                self.coproc.timer(&mut self.machine);
-            }
-        }
     }
 
     /// The hog starts what never ends, the innocent one waits with its own work, and time passes.
@@ -181,12 +82,6 @@ impl Rig {
         let sum = self.access(INNOCENT, SUM, Operation::Read);
         assert_eq!(sum, Some(Outcome::Value(300)), "exactly its own work");
         assert!(self.machine.lines.iter().all(|line| *line != (HOG, true)));
-    }
-
-    /// The books: nothing is lost, and the hog pays for what it refused.
-    fn assert_books(&self) {
-        let time = self.coproc.report(self.machine.now()).time;
-        assert!(time.balanced(), "to the nanosecond: {time:?}");
     }
 }
 

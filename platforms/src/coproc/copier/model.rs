@@ -40,7 +40,8 @@ pub struct Copier<B> {
     pub obeys: bool,
     /// A copy under way never ends.
     pub stuck: bool,
-    bus: B,
+    /// What it reaches.
+    pub bus: B,
     now: Instant,
     work: Option<Work>,
     source: u32,

@@ -143,7 +143,7 @@ fn refuses_for_ever(rig: &mut Rig, image: &[Op]) {
     // A fresh one in its place works.
     let detached = rig.coproc.detach(&mut rig.machine, VcoprocId(0));
     assert!(matches!(detached, Ok(Detach::Done)));
-    rig.attach(0);
+    rig.attach(VcoprocId(0));
     rig.start(0, &[Op::Exit], 8);
     rig.pass(Duration::from_millis(5));
     assert_eq!(rig.read(0, host::EXIT_CODE), 8);
@@ -186,7 +186,7 @@ fn a_short_critical_section_only_delays() {
 #[test]
 fn who_opts_in_is_taken_off_where_it_yields_and_nowhere_else() {
     let mut rig = Rig::new(2, "rr", MS);
-    rig.machine.core.polite.push(0);
+    rig.machine.device.polite.push(0);
     rig.write(0, ACCEPTED, feature::YIELD.into());
     rig.start(0, BUSY_AND_LISTENING, 0);
     rig.start(1, BUSY, 0);
@@ -199,10 +199,10 @@ fn who_opts_in_is_taken_off_where_it_yields_and_nowhere_else() {
     let running = u64::from(rig.coproc.current() == Some(VcoprocId(0)));
     assert!(leaves >= 40, "{leaves}");
     assert!(
-        rig.machine.core.yields.abs_diff(leaves) <= 1,
+        rig.machine.device.yields.abs_diff(leaves) <= 1,
         "{leaves}, {running}"
     );
-    assert!(rig.machine.core.useful[&1] > Duration::from_millis(40));
+    assert!(rig.machine.device.useful[&1] > Duration::from_millis(40));
     rig.assert_only_faulted(&[]);
 }
 
@@ -282,7 +282,7 @@ fn the_device_holds_nothing_of_who_left() {
     assert!(!rig.coproc.is_attached(VcoprocId(0)));
     let mut fresh = super::Device::new();
     for index in 0..REGISTERS {
-        let found = rig.machine.core.device.read(register(index), Double);
+        let found = rig.machine.device.device.read(register(index), Double);
         assert_eq!(found, fresh.read(register(index), Double), "{index}");
     }
     assert_eq!(rig.read(1, host::INBOX), 0);
@@ -306,7 +306,7 @@ fn two_busy_ones_share_it_fairly_and_nearly_all_of_it_is_useful() {
     rig.pass(Duration::from_millis(510));
     let whole = rig.now().since(begun).as_nanos() as f64;
     assert!(rig.coproc.slices().count() >= 100);
-    let useful: Vec<f64> = (rig.machine.core.useful.values())
+    let useful: Vec<f64> = (rig.machine.device.useful.values())
         .map(|time| time.as_nanos() as f64)
         .collect();
     let share = useful.iter().sum::<f64>() / whole;
@@ -329,7 +329,7 @@ fn shares_follow_the_weights() {
         rig.start(who, BUSY, 0);
     }
     rig.pass(Duration::from_secs(1));
-    let [first, second] = [0, 1].map(|who| rig.machine.core.useful[&who].as_nanos() as f64);
+    let [first, second] = [0, 1].map(|who| rig.machine.device.useful[&who].as_nanos() as f64);
     let share = first / (first + second);
     assert!((share / 0.75 - 1.0).abs() <= 0.02, "{share}");
     assert!(((1.0 - share) / 0.25 - 1.0).abs() <= 0.02, "{share}");
@@ -347,7 +347,7 @@ fn critical_sections_gain_nothing() {
     rig.start(0, &section, 0);
     rig.start(1, BUSY, 0);
     rig.pass(Duration::from_secs(4));
-    let [first, second] = [0, 1].map(|who| rig.machine.core.useful[&who].as_nanos() as f64);
+    let [first, second] = [0, 1].map(|who| rig.machine.device.useful[&who].as_nanos() as f64);
     let share = first / (first + second);
     assert!(share <= 0.505, "{share}");
     let report = rig.coproc.report(rig.now());
@@ -458,7 +458,7 @@ impl<'a> Program<'a> {
         };
         let done = match *act {
             Do::Load => {
-                rig.machine.core.load(who, image);
+                rig.machine.device.load(who, image);
                 true
             }
             Do::Read(offset, width) => {
@@ -484,7 +484,7 @@ impl<'a> Program<'a> {
 fn together(programs: &mut [Program<'_>], slice: Duration, dice: &[(usize, u64)]) -> Vec<bool> {
     let mut rig = Rig::new(programs.len() as u32, "rr", slice);
     for who in 0..programs.len() as u32 {
-        rig.machine.core.polite.push(who);
+        rig.machine.device.polite.push(who);
     }
     for (steps, (who, time)) in dice.iter().cycle().enumerate() {
         if programs.iter().all(Program::is_over) {
@@ -600,7 +600,7 @@ proptest! {
             rig.write(0, host::INTERRUPT_ACKNOWLEDGE, interrupt::ALL.into());
         }
         // The hostile one may have lost the core, by refusing; nobody else.
-        let faulted = |(who, event): &(u32, Event)| (*who, matches!(event, Event::Faulted(_)));
+        let faulted = |(who, event): &(VcoprocId, Event)| (who.0, matches!(event, Event::Faulted(_)));
         for event in rig.machine.events.iter().map(faulted) {
             prop_assert_eq!(event, (1, true));
         }
