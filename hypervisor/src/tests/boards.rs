@@ -21,7 +21,7 @@ const TREE: u64 = RAM + 0x800_0000;
 const KERNEL: u64 = RAM + 0xa00_0000;
 
 /// Bytes of a domain's RAM.
-pub const MEMORY: u64 = 8 << 20;
+pub const MEMORY: u64 = 4 << 20;
 /// The word that a kernel of domain `number` begins with, and each of the following up to its header has one more.
 pub const fn first_word(number: u64) -> u64 {
     number << 56 | 0x1400_0010

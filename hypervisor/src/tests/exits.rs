@@ -26,6 +26,8 @@ const LONG: u64 = 1 << 25;
 pub fn access(cpu: Cpu, access: Access) {
     const VALID: u64 = 1 << 24;
     const TRANSLATION: u64 = 7;
+    /// SF: Xt, not Wt.
+    const FULL: u64 = 1 << 15;
     let Access {
         address,
         write,
@@ -38,7 +40,8 @@ pub fn access(cpu: Cpu, access: Access) {
         | size << 22
         | register << 16
         | u64::from(write) << 6
-        | TRANSLATION;
+        | TRANSLATION
+        | if size == 3 { FULL } else { 0 };
     cpu.exit(Exception::Synchronous(esr, address, address >> 12 << 4));
 }
 
@@ -51,6 +54,57 @@ pub fn smccc(cpu: Cpu, arguments: [u64; 4]) -> Option<Vec<u64>> {
     });
     cpu.exit(Exception::Synchronous(0x16 << 26 | LONG, 0, 0));
     cpu.is_in_guest().then(|| cpu.guest().x[..4].to_vec())
+}
+
+/// SMC likewise: the guest stands at the instruction.
+pub fn smc(cpu: Cpu, arguments: [u64; 4]) -> Option<Vec<u64>> {
+    cpu.set_guest(|guest| guest.x[..4].copy_from_slice(&arguments));
+    cpu.exit(Exception::Synchronous(0x17 << 26 | LONG, 0, 0));
+    cpu.is_in_guest().then(|| cpu.guest().x[..4].to_vec())
+}
+
+/// A trapped MSR or MRS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Register {
+    /// As `encoding` has it.
+    pub name: u32,
+    /// Of which general register.
+    pub register: u64,
+    /// MRS.
+    pub read: bool,
+}
+
+/// The syndrome of one.
+pub const fn system_syndrome(what: Register) -> u64 {
+    let name = what.name as u64;
+    let (op0, op1, crn) = (name >> 14 & 3, name >> 11 & 7, name >> 7 & 0xf);
+    let (crm, op2) = (name >> 3 & 0xf, name & 7);
+    0x18 << 26
+        | LONG
+        | op0 << 20
+        | op2 << 17
+        | op1 << 14
+        | crn << 10
+        | what.register << 5
+        | crm << 1
+        | what.read as u64
+}
+
+/// The guest does one.
+pub fn system_register(cpu: Cpu, what: Register) {
+    cpu.exit(Exception::Synchronous(system_syndrome(what), 0, 0));
+}
+
+/// Whether a list register of a GICv3's CPU interface has this interrupt, pending.
+pub fn is_signalled(cpu: Cpu, intid: u64) -> bool {
+    let lists = ["ich_lr0_el2", "ich_lr1_el2", "ich_lr2_el2", "ich_lr3_el2"];
+    let mut values = lists.into_iter().map(|name| cpu.register(name));
+    values.any(|value| value & 0xffff_ffff == intid && value >> 62 == 1)
+}
+
+/// WFE.
+pub fn wait_for_event(cpu: Cpu) {
+    cpu.exit(Exception::Synchronous(0x01 << 26 | LONG | 1, 0, 0));
 }
 
 /// WFI.

@@ -2,5 +2,8 @@
 
 mod boards;
 mod boot;
+mod calls;
+mod devices;
 mod exits;
+mod hostile;
 mod rules;

@@ -389,6 +389,11 @@ impl State {
     }
 }
 
+/// What was noted until now is noted no more.
+pub fn forget() {
+    with(|state, _| state.cpus.iter_mut().for_each(|cpu| cpu.trace.clear()));
+}
+
 /// What came out of the UART.
 pub fn console() -> std::string::String {
     with(|state, _| state.devices.uart.text())

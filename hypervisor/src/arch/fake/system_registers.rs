@@ -13,8 +13,9 @@ pub fn after_reset(board: &Board, index: usize) -> BTreeMap<&'static str, u64> {
     BTreeMap::from([
         ("midr_el1", board.midr[index]),
         ("mpidr_el1", 1 << 31 | index as u64),
-        // EL0 and EL1 are AArch64's alone; no CSV2.
-        ("id_aa64pfr0_el1", 0x11),
+        // AArch64 alone, a GICv3's registers; no CSV2. By this name, and by that of trapped ones.
+        ("id_aa64pfr0_el1", 0x0100_0111),
+        ("s3_0_c0_c4_0", 0x0100_0111),
         ("id_aa64isar0_el1", 0),
         // 40 bits of physical address.
         ("id_aa64mmfr0_el1", 2),

@@ -199,6 +199,53 @@ fn speculative_translations_never_mix_two_domains() {
     });
 }
 
+/// The same while a CPU that runs one of them unmaps a page of the other's.
+#[test]
+fn speculative_translations_never_mix_domains_while_one_is_unmapped() {
+    in_own_process(|| {
+        let cpus = boards::two(Version::V2, A57);
+        let mut guests = Vec::new();
+        for (cpu, number) in cpus.into_iter().zip(1u64..) {
+            cpu.set_register("sctlr_el1", 0x30d0_0800 | MMU);
+            cpu.set_register("tcr_el1", number << 32 | 0x3510);
+            cpu.set_register("ttbr0_el1", number << 20);
+            guests.push(Guest(cpu.registers().into_iter().collect()));
+        }
+        let mut start = Model::default();
+        start.registers.speculates = true;
+        start.registers.guests.clone_from(&guests);
+        for (register, value) in cpus[0].registers() {
+            start.registers.set(register, value);
+        }
+        let vttbr = cpus[1].register("vttbr_el2");
+        let page = layout::RAM_BASE + 0x30_0000;
+        let from = cpus[0].events();
+        cpus[0].run(move || {
+            let domain = &system::get().unwrap().domains[1];
+            domain.stage2.lock().unmap(page, 0x1000).unwrap();
+        });
+        let trace = cpus[0].trace(from);
+        let back = |event: &Event| {
+            matches!(
+                event,
+                Event::Step(Step::Tlbi(Tlbi::VmallE1Is | Tlbi::VmallS12E1Is))
+            )
+        };
+        assert!(trace.iter().any(back));
+        let rule = |trace: &[Event]| {
+            let mut model = start.clone();
+            model.step(Step::Unmapped(page >> 12, (page >> 12) + 1, vttbr));
+            for step in fake::steps(trace, &[]) {
+                model.step(step);
+            }
+            model.unused()?;
+            model.runs(&guests[0])
+        };
+        let walks = |event: &Event| fake::writes(event, Register::Tcr);
+        holds(&trace, rule, &[is_isb, is_tlbi, walks]);
+    });
+}
+
 /// Spectre variant 2: a core whose branch predictor guests can train calls its firmware at exits, and for guests that ask for it.
 #[test]
 fn exits_call_the_firmware_where_it_is_offered() {

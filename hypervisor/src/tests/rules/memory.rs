@@ -71,7 +71,7 @@ fn caches_that_clean_badly_are_maintained_before_a_domain_starts() {
 fn caches_and_tlbs_are_maintained_before_a_domain_starts_again() {
     in_own_process(|| {
         let [cpu, other] = boards::two(Version::V2, A76);
-        let (entry, page) = (cpu.guest().elr, layout::RAM_BASE + 0x60_0000);
+        let (entry, page) = (cpu.guest().elr, layout::RAM_BASE + 0x38_0000);
         cpu.guest_store(entry, 1).unwrap();
         cpu.guest_store(page, 1).unwrap();
         let (from, others) = (cpu.events(), other.events());
@@ -153,7 +153,7 @@ fn a_domain_that_is_gone_leaves_nothing_in_tlbs() {
 fn what_is_unmapped_is_forgotten_by_all_cpus() {
     in_own_process(|| {
         let cpus = boards::two(Version::V2, A76);
-        let page = layout::RAM_BASE + 0x40_0000;
+        let page = layout::RAM_BASE + 0x30_0000;
         for (number, by) in [(0, cpus[0]), (1, cpus[0])] {
             let cpu = cpus[number];
             assert_eq!(cpu.guest_load(page), Some(0));
