@@ -157,6 +157,7 @@ fn accesses_to_nothing_are_aborted() {
         for address in [
             0,
             0x0810_0000,
+            layout::GICR_BASE + layout::GICR_SIZE,
             0x0a00_0000,
             layout::RAM_END - 8,
             0x7f_ffff_fff8,

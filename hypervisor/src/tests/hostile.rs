@@ -3,6 +3,8 @@
 //! What is tried comes from proptest's strategies, and is the same each time. A panic of Baton ends the process; the last exits are told then.
 
 use super::boards::{self, A76, KERNEL_SIZE, MEMORY, Wanted, kernel};
+#[cfg(feature = "fw-core")]
+use super::cores;
 use super::exits::{Register, system_syndrome};
 use crate::arch::exits::Registers;
 use crate::arch::fake::{self, Cpu, Exception, in_own_process};
@@ -17,13 +19,13 @@ use hypervisor::vgic::Version;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::format;
 use std::sync::Mutex;
 use std::time::Duration;
 
 /// Exits in a run: some seconds.
-const EXITS: usize = 3000;
+const EXITS: usize = 2000;
 
 const BASES: &[u64] = &[
     0,
@@ -233,30 +235,36 @@ fn revive(cpu: Cpu, by: Cpu) {
     panic!("the domain can't be restarted\n{}", fake::console());
 }
 
-fn nothing_a_guest_does_reaches_the_other(gic: Version) {
-    boards::start(Wanted {
-        gic,
-        midr: &[A76; 2],
-        ..Wanted::default()
-    });
-    let [cpu, other] = [Cpu(0), Cpu(1)];
-    tell_last_exits();
-    let vttbr = cpu.register("vttbr_el2");
-    let before = Domain::of(1, other);
-    let memory = ram(1).to_vec();
-    assert_eq!(&memory[0x20_0000..][..KERNEL_SIZE], kernel(2));
-    let mut runner = TestRunner::deterministic();
-    let registers = proptest::collection::vec(value(), 31);
-    let every = (exception(), registers, value(), any::<u64>(), 0u32..50);
-    let mut served = 0;
-    for number in 0..EXITS {
-        let (exception, x, elr, spsr, odd) = every.new_tree(&mut runner).unwrap().current();
+/// The exits of a guest, one after the other, each with whatever in its registers.
+struct Attempts {
+    runner: TestRunner,
+    number: usize,
+}
+
+impl Attempts {
+    fn new(seed: u8) -> Self {
+        tell_last_exits();
+        // The cheaper generator: not optimised, the other one takes longer than the exits.
+        let random = TestRng::from_seed(RngAlgorithm::XorShift, &[seed; 16]);
+        Self {
+            runner: TestRunner::new_with_rng(Config::default(), random),
+            number: 0,
+        }
+    }
+
+    /// One more; returns where the guest was.
+    fn next(&mut self, cpu: Cpu) -> u64 {
+        let registers = proptest::collection::vec(value(), 31);
+        let every = (exception(), registers, value(), any::<u64>(), 0u32..50);
+        let tree = every.new_tree(&mut self.runner).unwrap();
+        let (exception, x, elr, spsr, odd) = tree.current();
+        self.number += 1;
         {
             let mut last = LAST.lock().unwrap();
             if last.len() == 3 {
                 last.remove(0);
             }
-            last.push(format!("exit {number}: {exception:x?}, x {x:x?}"));
+            last.push(format!("exit {}: {exception:x?}, x {x:x?}", self.number));
         }
         cpu.set_guest(|guest| {
             guest.x.copy_from_slice(&x);
@@ -269,24 +277,104 @@ fn nothing_a_guest_does_reaches_the_other(gic: Version) {
             };
         });
         cpu.exit(exception);
+        elr
+    }
+}
+
+/// The domain beside, as it was.
+struct Bystander {
+    number: usize,
+    cpu: Cpu,
+    before: Domain,
+    memory: Vec<u8>,
+}
+
+impl Bystander {
+    fn new(number: usize, cpu: Cpu) -> Self {
+        let memory = ram(number).to_vec();
+        assert_eq!(
+            &memory[0x20_0000..][..KERNEL_SIZE],
+            kernel(number as u64 + 1)
+        );
+        Self {
+            number,
+            cpu,
+            before: Domain::of(number, cpu),
+            memory,
+        }
+    }
+
+    fn look(&self, attempts: &Attempts) {
+        if attempts.number.is_multiple_of(64) {
+            assert_eq!(Domain::of(self.number, self.cpu), self.before);
+            fake::forget();
+        }
+        if attempts.number.is_multiple_of(500) {
+            assert!(ram(self.number) == self.memory, "its memory has changed");
+        }
+    }
+}
+
+fn nothing_a_guest_does_reaches_the_other(gic: Version) {
+    boards::start(Wanted {
+        gic,
+        midr: &[A76; 2],
+        ..Wanted::default()
+    });
+    let [cpu, other] = [Cpu(0), Cpu(1)];
+    let vttbr = cpu.register("vttbr_el2");
+    let bystander = Bystander::new(1, other);
+    let mut attempts = Attempts::new(gic as u8 + 1);
+    let mut served = 0;
+    for _ in 0..EXITS {
+        let elr = attempts.next(cpu);
         if cpu.is_in_guest() {
             assert_eq!(cpu.register("vttbr_el2"), vttbr);
             served += usize::from(cpu.guest().elr == elr.wrapping_add(4));
         } else {
             revive(cpu, other);
         }
-        if number % 64 == 0 {
-            assert_eq!(Domain::of(1, other), before, "after exit {number}");
-            fake::forget();
-        }
-        if number % 512 == 0 {
-            assert!(ram(1) == memory, "the other's memory has changed");
-        }
+        bystander.look(&attempts);
     }
-    assert_eq!(Domain::of(1, other), before);
-    assert!(ram(1) == memory, "the other's memory has changed");
     // It wasn't all refused.
     assert!(served > EXITS / 10, "{served}");
+}
+
+/// Firmware of the first domain's, on a core that both share; not even that domain's memory is its own, since nothing was granted.
+#[cfg(feature = "fw-core")]
+#[test]
+fn nothing_firmware_does_reaches_a_domain() {
+    in_own_process(|| {
+        boards::start(Wanted {
+            gic: Version::V3,
+            midr: &[A76; 3],
+            domains: &[&[0], &[2]],
+            core: Some(1),
+            ..Wanted::default()
+        });
+        let [cpu, core, other] = [0, 1, 2].map(Cpu);
+        cores::place(cpu);
+        cores::start(cpu);
+        assert!(core.is_in_guest(), "{}", fake::console());
+        let vttbr = core.register("vttbr_el2");
+        let bystander = Bystander::new(1, other);
+        let own = ram(0).to_vec();
+        let mut attempts = Attempts::new(7);
+        let mut starts = 0;
+        for _ in 0..EXITS / 2 {
+            attempts.next(core);
+            if core.is_in_guest() {
+                assert_eq!(core.register("vttbr_el2"), vttbr);
+            } else {
+                cores::start(cpu);
+                starts += 1;
+                assert!(core.is_in_guest(), "{}", fake::console());
+            }
+            bystander.look(&attempts);
+        }
+        assert!(ram(0) == own, "its own domain's memory has changed");
+        assert!(starts > 0 && starts < EXITS / 4, "{starts}");
+    });
 }
 
 #[test]

@@ -3,6 +3,8 @@
 mod boards;
 mod boot;
 mod calls;
+#[cfg(feature = "fw-core")]
+mod cores;
 mod devices;
 mod exits;
 mod hostile;

@@ -1,14 +1,13 @@
 //! CPUs that are firmware cores.
 
 use super::boards::{self, A57, A76, Wanted};
+use super::cores;
 use super::exits::Access;
 use super::*;
 use hypervisor::processor::Dc;
 use hypervisor::trap::controls::GUEST;
 
-/// A firmware core of these, on which the first domain's firmware runs.
 fn with_firmware(midr: u64) -> [Cpu; 2] {
-    let [cpu, core] = [Cpu(0), Cpu(1)];
     boards::start(Wanted {
         gic: Version::V3,
         midr: &[midr; 2],
@@ -16,56 +15,9 @@ fn with_firmware(midr: u64) -> [Cpu; 2] {
         core: Some(1),
         ..Wanted::default()
     });
-    let store = |address: u64, size, value| {
-        cpu.set_guest(|guest| guest.x[5] = value);
-        cpu.set_translations([address & !0xfff; 2]);
-        let write = true;
-        let register = 5;
-        exits::access(
-            cpu,
-            Access {
-                address,
-                write,
-                register,
-                size,
-            },
-        );
-    };
-    let load = |address: u64, size| {
-        let (write, register) = (false, 6);
-        cpu.set_translations([address & !0xfff; 2]);
-        exits::access(
-            cpu,
-            Access {
-                address,
-                write,
-                register,
-                size,
-            },
-        );
-        cpu.guest().x[6]
-    };
-    let id = u64::from(fw_core_abi::DEVICE) << 16 | u64::from(fw_core_abi::VENDOR);
-    let mut slots = (0..32).map(|slot| layout::ECAM_BASE + (slot << 15));
-    let function = slots.find(|slot| load(*slot, 2) == id).expect("a function");
-    let registers = layout::PCI_MEM32_BASE;
-    store(function + 0x10, 2, registers);
-    store(function + 4, 1, 0b110);
-    assert_eq!(
-        load(registers + fw_core_abi::host::ID, 2),
-        fw_core_abi::ID.into()
-    );
-    store(
-        registers + fw_core_abi::host::ENTRY,
-        3,
-        fw_core_abi::IMAGE_BASE,
-    );
-    store(
-        registers + fw_core_abi::host::CONTROL,
-        2,
-        fw_core_abi::control::START.into(),
-    );
-    fake::pass(Duration::from_millis(100));
+    let [cpu, core] = [Cpu(0), Cpu(1)];
+    cores::place(cpu);
+    cores::start(cpu);
     assert!(core.is_in_guest(), "{}", fake::console());
     assert_eq!(core.guest().elr, fw_core_abi::IMAGE_BASE);
     [cpu, core]

@@ -10,6 +10,8 @@ mod firmware;
 mod memory;
 mod order;
 
+#[cfg(feature = "fw-core")]
+use super::cores;
 use super::{boards, exits};
 use crate::arch::fake::{self, Cpu, Event, in_own_process};
 use crate::system::{self, lifecycle};
