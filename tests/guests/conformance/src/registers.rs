@@ -3,17 +3,69 @@
 use crate::gic::*;
 use crate::report::{check, open, own};
 
-/// A set/clear pair of registers, one word of them.
-fn pair(names: [&str; 3], base: u64, set: u64, clear: u64, bits: u64) {
-    write32(base + clear, 0xffff_ffff & bits);
-    check(names[0], read32(base + set) & bits, 0);
-    write32(base + set, bits);
-    write32(base + set, 0);
-    check(names[1], read32(base + set) & bits, bits);
-    let half = bits & 0x0f0f_0f0f;
-    write32(base + clear, half);
-    check(names[2], read32(base + clear) & bits, bits & !half);
-    write32(base + clear, bits);
+/// Pairs of registers that set and clear, and what they are about.
+const ENABLE: (&str, u64, u64) = ("enable", SET_ENABLE, CLEAR_ENABLE);
+const PENDING: (&str, u64, u64) = ("pending", SET_PENDING, CLEAR_PENDING);
+const ACTIVE: (&str, u64, u64) = ("active", SET_ACTIVE, CLEAR_ACTIVE);
+
+/// One word of such pairs.
+fn pairs(unit: &str, base: u64, bits: u64, pairs: &[(&str, u64, u64)]) {
+    for &(what, set, clear) in pairs {
+        write32(base + clear, 0xffff_ffff & bits);
+        check(
+            format_args!("{unit}.{what}.none"),
+            read32(base + set) & bits,
+            0,
+        );
+        write32(base + set, bits);
+        write32(base + set, 0);
+        check(
+            format_args!("{unit}.{what}.set"),
+            read32(base + set) & bits,
+            bits,
+        );
+        let half = bits & 0x0f0f_0f0f;
+        write32(base + clear, half);
+        check(
+            format_args!("{unit}.{what}.clear"),
+            read32(base + clear) & bits,
+            bits & !half,
+        );
+        write32(base + clear, bits);
+    }
+}
+
+/// This CPU's own interrupts, which a GICv2 has in the distributor: 0 to 31. Leaves their groups as `group`.
+fn private(unit: &str, base: u64, group: u64) {
+    write32(base + CONFIG, 0);
+    check(
+        format_args!("{unit}.icfgr0.ro"),
+        read32(base + CONFIG) & 0xaaaa_aaaa,
+        0xaaaa_aaaa,
+    );
+    open(
+        format_args!("{unit}.icfgr1"),
+        read32(base + CONFIG + 4),
+        "which PPIs are level-sensitive",
+    );
+    let at = base + PRIORITY + 4;
+    write32(at, 0x2040_6080);
+    check(
+        format_args!("{unit}.priority0.word"),
+        read32(at),
+        0x2040_6080,
+    );
+    write8(at + 1, 0xf0);
+    check(
+        format_args!("{unit}.priority0.one-byte"),
+        read32(at),
+        0x2040_f080,
+    );
+    check(format_args!("{unit}.priority0.byte"), read8(at + 1), 0xf0);
+    for value in [0xffff_ffff, 0xffff_a5a5, group] {
+        write32(base + GROUP, value);
+        check(format_args!("{unit}.igroupr0"), read32(base + GROUP), value);
+    }
 }
 
 fn distributor() {
@@ -75,8 +127,7 @@ fn distributor() {
 /// What is the same in both versions: shared interrupts, 64 to 95, which nothing drives.
 fn shared() {
     let word = 8;
-    let name = ["gicd.enable.reset", "gicd.enable.set", "gicd.enable.clear"];
-    pair(name, GICD + word, SET_ENABLE, CLEAR_ENABLE, 0xffff_ffff);
+    pairs("gicd", GICD + word, 0xffff_ffff, &[ENABLE]);
     for edge in [0xaaaa_aaaa, 0] {
         write32(GICD + CONFIG + 16, edge);
         write32(GICD + CONFIG + 20, edge);
@@ -90,14 +141,7 @@ fn shared() {
             read32(GICD + CONFIG + 20) & 0xaaaa_aaaa,
             edge,
         );
-        let name = [
-            "gicd.pending.none",
-            "gicd.pending.set",
-            "gicd.pending.clear",
-        ];
-        pair(name, GICD + word, SET_PENDING, CLEAR_PENDING, 0xffff_ffff);
-        let name = ["gicd.active.none", "gicd.active.set", "gicd.active.clear"];
-        pair(name, GICD + word, SET_ACTIVE, CLEAR_ACTIVE, 0xffff_ffff);
+        pairs("gicd", GICD + word, 0xffff_ffff, &[PENDING, ACTIVE]);
     }
     for value in [0xffff_ffff, 0x5a5a_a5a5, 0] {
         write32(GICD + GROUP + word, value);
@@ -163,54 +207,11 @@ fn distributor_v2() {
         "SGIs may always be enabled",
     );
     for ppi in [1 << 20, 1 << 24 | 1 << 28] {
-        let name = [
-            "gicd.enable0.none",
-            "gicd.enable0.set",
-            "gicd.enable0.clear",
-        ];
-        pair(name, GICD, SET_ENABLE, CLEAR_ENABLE, ppi);
-        let name = [
-            "gicd.pending0.none",
-            "gicd.pending0.set",
-            "gicd.pending0.clear",
-        ];
-        pair(name, GICD, SET_PENDING, CLEAR_PENDING, ppi);
-        let name = [
-            "gicd.active0.none",
-            "gicd.active0.set",
-            "gicd.active0.clear",
-        ];
-        pair(name, GICD, SET_ACTIVE, CLEAR_ACTIVE, ppi);
+        pairs("gicd.private", GICD, ppi, &[ENABLE, PENDING, ACTIVE]);
     }
     write32(GICD + SET_PENDING, 0xffff);
     check("gicd.ispendr0.sgis", read32(GICD + SET_PENDING) & 0xffff, 0);
-    write32(GICD + CONFIG, 0);
-    check(
-        "gicd.icfgr0.ro",
-        read32(GICD + CONFIG) & 0xaaaa_aaaa,
-        0xaaaa_aaaa,
-    );
-    open(
-        "gicd.icfgr1",
-        read32(GICD + CONFIG + 4),
-        "which PPIs are level-sensitive",
-    );
-    write32(GICD + PRIORITY + 4, 0x2040_6080);
-    check(
-        "gicd.priority0.word",
-        read32(GICD + PRIORITY + 4),
-        0x2040_6080,
-    );
-    write8(GICD + PRIORITY + 5, 0xf0);
-    check(
-        "gicd.priority0.one-byte",
-        read32(GICD + PRIORITY + 4),
-        0x2040_f080,
-    );
-    for value in [0xffff_ffff, 0xffff_a5a5, 0] {
-        write32(GICD + GROUP, value);
-        check("gicd.igroupr0", read32(GICD + GROUP), value);
-    }
+    private("gicd", GICD, 0);
     for n in [0, 28] {
         write32(GICD + TARGETS + n, 0);
         check(
@@ -257,69 +258,13 @@ fn redistributors() {
     check("gicr1.waker.asleep", read32(second + 0x14) & 6, 6);
     check("gicr0.waker", read32(GICR + 0x14) & 6, 0);
 
-    let name = [
-        "gicr0.enable.none",
-        "gicr0.enable.set",
-        "gicr0.enable.clear",
-    ];
-    pair(name, SGI, SET_ENABLE, CLEAR_ENABLE, 0xffff);
-    let name = [
-        "gicr0.pending.none",
-        "gicr0.pending.set",
-        "gicr0.pending.clear",
-    ];
-    pair(name, SGI, SET_PENDING, CLEAR_PENDING, 0xffff);
-    let name = [
-        "gicr0.active.none",
-        "gicr0.active.set",
-        "gicr0.active.clear",
-    ];
-    pair(name, SGI, SET_ACTIVE, CLEAR_ACTIVE, 0xffff);
-    let name = [
-        "gicr1.enable.none",
-        "gicr1.enable.set",
-        "gicr1.enable.clear",
-    ];
-    pair(name, SGI + GICR_SIZE, SET_ENABLE, CLEAR_ENABLE, 0xffff);
-    let name = [
-        "gicr1.pending.none",
-        "gicr1.pending.set",
-        "gicr1.pending.clear",
-    ];
-    pair(name, SGI + GICR_SIZE, SET_PENDING, CLEAR_PENDING, 0xffff);
-
-    write32(SGI + CONFIG, 0);
-    check(
-        "gicr0.icfgr0.ro",
-        read32(SGI + CONFIG) & 0xaaaa_aaaa,
-        0xaaaa_aaaa,
-    );
-    open(
-        "gicr0.icfgr1",
-        read32(SGI + CONFIG + 4),
-        "which PPIs are level-sensitive",
-    );
+    pairs("gicr0", SGI, 0xffff, &[ENABLE, PENDING, ACTIVE]);
+    pairs("gicr1", SGI + GICR_SIZE, 0xffff, &[ENABLE, PENDING]);
     check("gicr0.igrpmodr0", read32(SGI + 0xd00), 0);
     check("gicr0.nsacr", read32(SGI + 0xe00), 0);
     check("gicr0.isenabler1", read32(SGI + SET_ENABLE + 4), 0);
     check("gicr0.ispendr1", read32(SGI + SET_PENDING + 4), 0);
-    write32(SGI + PRIORITY + 4, 0x2040_6080);
-    check(
-        "gicr0.priority.word",
-        read32(SGI + PRIORITY + 4),
-        0x2040_6080,
-    );
-    write8(SGI + PRIORITY + 5, 0xf0);
-    check(
-        "gicr0.priority.one-byte",
-        read32(SGI + PRIORITY + 4),
-        0x2040_f080,
-    );
-    check("gicr0.priority.byte", read8(SGI + PRIORITY + 5), 0xf0);
-    for value in [0xffff_ffff, 0xffff_a5a5, 0xffff_ffff] {
-        write32(SGI + GROUP, value);
-        check("gicr0.igroupr0", read32(SGI + GROUP), value);
-    }
+    private("gicr0", SGI, 0xffff_ffff);
 }
 
 /// All of them.

@@ -1,6 +1,6 @@
 //! One line for each answer.
 
-use core::fmt::Write as _;
+use core::fmt::{Display, Write as _};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use guest_runtime::machine::Console;
 
@@ -16,7 +16,7 @@ fn count(right: bool) {
 }
 
 /// What the architecture fixes.
-pub fn check(name: &str, got: u64, expected: u64) {
+pub fn check(name: impl Display, got: u64, expected: u64) {
     count(got == expected);
     let _ = writeln!(
         Console,
@@ -30,7 +30,7 @@ pub fn in_a_domain() {
 }
 
 /// What a domain is promised, and other machines needn't do.
-pub fn own(name: &str, got: u64, expected: u64) {
+pub fn own(name: impl Display, got: u64, expected: u64) {
     if !DOMAIN.load(Ordering::Relaxed) {
         return open(name, got, "promised to domains only");
     }
@@ -42,7 +42,7 @@ pub fn own(name: &str, got: u64, expected: u64) {
 }
 
 /// What the architecture leaves to the implementation.
-pub fn open(name: &str, got: u64, reason: &str) {
+pub fn open(name: impl Display, got: u64, reason: &str) {
     let _ = writeln!(Console, "open name={name} got={got:#x} reason={reason}");
 }
 
