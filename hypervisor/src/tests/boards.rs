@@ -16,6 +16,8 @@ pub const A57: u64 = 0x411f_d072;
 
 /// Start of RAM, which has 256 MiB.
 pub const RAM: u64 = 0x4000_0000;
+/// Where the other CPUs look for their entry.
+pub const SPIN_TABLE: u64 = RAM + 0x1000;
 const IMAGE: u64 = RAM + 0x20_0000;
 const TREE: u64 = RAM + 0x800_0000;
 const KERNEL: u64 = RAM + 0xa00_0000;
@@ -78,7 +80,13 @@ fn tree(board: &Board, domains: &[&[u32]], core: Option<u32>) -> Vec<u8> {
                 node(fdt, &format!("cpu@{index}"), |fdt| {
                     text(fdt, "device_type", "cpu");
                     text(fdt, "compatible", "arm,cortex-a57");
-                    text(fdt, "enable-method", "psci");
+                    if let Some(release) = &board.release {
+                        let word = release.start as u32 + (index.max(1) - 1) * 8;
+                        text(fdt, "enable-method", "spin-table");
+                        cells(fdt, "cpu-release-addr", &[0, word]);
+                    } else {
+                        text(fdt, "enable-method", "psci");
+                    }
                     cells(fdt, "reg", &[index]);
                 });
             }
@@ -176,6 +184,8 @@ pub struct Wanted<'a> {
     pub midr: &'a [u64],
     /// Whether the firmware has SMCCC_ARCH_WORKAROUND_1.
     pub workaround: bool,
+    /// Whether the other CPUs poll.
+    pub spin_table: bool,
     /// Domains.
     pub domains: &'a [&'a [u32]],
     /// The CPU that is a firmware core, which all domains share.
@@ -188,6 +198,7 @@ impl Default for Wanted<'_> {
             gic: Version::V2,
             midr: &[A76; 2],
             workaround: false,
+            spin_table: false,
             domains: &[&[0], &[1]],
             core: None,
         }
@@ -200,6 +211,7 @@ pub fn start(wanted: Wanted<'_>) {
         gic: wanted.gic,
         midr: wanted.midr.to_vec(),
         workaround: wanted.workaround,
+        release: wanted.spin_table.then_some(SPIN_TABLE..SPIN_TABLE + 64),
         ram: RAM..RAM + (256 << 20),
         image: IMAGE,
         tree: TREE,

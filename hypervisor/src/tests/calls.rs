@@ -2,8 +2,9 @@
 
 use super::boards::{self, A76, Wanted};
 use super::exits::{self, Access, smc, smccc, wait};
-use crate::arch::fake::{self, Cpu, in_own_process};
+use crate::arch::fake::{self, Cpu, Exception, in_own_process};
 use crate::system;
+use alloc::collections::BTreeMap;
 use hypervisor::guest_tree::layout;
 use hypervisor::lifecycle::State;
 use hypervisor::vgic::Version;
@@ -156,5 +157,45 @@ fn a_vcpu_that_waits_is_woken_by_its_timer() {
         fake::pass(Duration::from_millis(100));
         assert_eq!(cpu.guest().elr, elr + 8);
         assert!(exits::is_signalled(cpu, 27));
+    });
+}
+
+/// FP and SIMD registers are switched when they are used: each of two domains on a CPU has its own, and one that hasn't used them yet has none of the other's.
+#[test]
+fn everybody_finds_their_own_floating_point_registers() {
+    in_own_process(|| {
+        boards::start(Wanted {
+            midr: &[A76],
+            domains: &[&[0], &[0], &[0]],
+            ..Wanted::default()
+        });
+        let cpu = Cpu(0);
+        let trap = || cpu.exit(Exception::Synchronous(0x07 << 26 | 1 << 25, 0, 0));
+        let traps = || cpu.register("cptr_el2") & 1 << 10 != 0;
+        let mut kept = BTreeMap::new();
+        for round in 0..12 {
+            let who = cpu.register("vttbr_el2");
+            if round % 3 != 2 {
+                if traps() {
+                    let elr = cpu.guest().elr;
+                    trap();
+                    assert_eq!(cpu.guest().elr, elr, "it is repeated");
+                }
+                assert!(!traps());
+                let before = kept.insert(who, round + 1).unwrap_or(0);
+                assert_eq!(cpu.float(), [before; 66], "round {round}");
+                cpu.set_float(round + 1);
+            }
+            // It wakes soon, when the others have had their turns.
+            let now = cpu.register("cntvoff_el2");
+            cpu.set_register("cntv_cval_el0", now + fake::FREQUENCY / 100 * (round + 1));
+            cpu.set_register("cntv_ctl_el0", 1);
+            wait(cpu);
+            if !cpu.is_in_guest() {
+                fake::pass(Duration::from_secs(1));
+            }
+            assert!(cpu.is_in_guest(), "round {round}");
+        }
+        assert!(kept.len() > 1, "nobody else came");
     });
 }

@@ -38,16 +38,21 @@ pub fn call(function: u32, [first, second, _]: [u64; 3]) -> u64 {
         WORKAROUND_1 if workaround => 0,
         CPU_ON => {
             assert_eq!(second, secondary, "the entry");
-            // SAFETY: the boot CPU has written it, and does nothing else meanwhile.
-            let all = unsafe { (&raw const baton_secondaries).read_volatile() };
-            let found = all.iter().find(|entry| entry[0] == first | 1 << 63);
-            let index = found.expect("a CPU without boot data")[3];
-            assert_eq!(index, first, "CPUs of this board are in order");
-            switch_on(index as usize, move || {
-                boot::baton_start_secondary(index);
-            });
+            begin(first);
             0
         }
         _ => NOT_SUPPORTED,
     }
+}
+
+/// The CPU with this affinity does what `boot.S` does: it looks for what it starts with.
+pub fn begin(affinity: u64) {
+    // SAFETY: the boot CPU has written it, and does nothing else meanwhile.
+    let all = unsafe { (&raw const baton_secondaries).read_volatile() };
+    let found = all.iter().find(|entry| entry[0] == affinity | 1 << 63);
+    let index = found.expect("a CPU without boot data")[3];
+    assert_eq!(index, affinity, "CPUs of this board are in order");
+    switch_on(index as usize, move || {
+        boot::baton_start_secondary(index);
+    });
 }

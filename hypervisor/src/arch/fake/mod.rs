@@ -44,6 +44,8 @@ pub struct Board {
     pub midr: Vec<u64>,
     /// Whether the firmware has SMCCC_ARCH_WORKAROUND_1.
     pub workaround: bool,
+    /// The other CPUs poll these words of RAM, each its own, instead of being started by the firmware.
+    pub release: Option<Range<u64>>,
     /// Its RAM.
     pub ram: Range<u64>,
     /// Where the boot loader puts the image and the device tree.
@@ -301,6 +303,23 @@ pub fn boot(board: Board, loaded: &[(u64, Vec<u8>)]) {
     settle();
 }
 
+/// SEV: CPUs that poll look again.
+pub fn wake() {
+    let begin = with(|state, _| {
+        let release = state.board.release.clone()?;
+        let entry = state.board.image + image::secondary();
+        let mut others = (1..state.cpus.len()).zip(release.step_by(8));
+        others
+            .find(|(index, word)| {
+                state.cpus[*index].mode == Mode::Off && state.ram_word(*word) == entry
+            })
+            .map(|(index, _)| index)
+    });
+    if let Some(index) = begin {
+        firmware::begin(index as u64);
+    }
+}
+
 /// A CPU begins.
 fn switch_on(index: usize, first: impl FnOnce() + Send + 'static) {
     with(|state, _| state.cpus[index].mode = Mode::El2);
@@ -465,6 +484,17 @@ impl Cpu {
     /// Pages that its TLB has of the guest with this VTTBR_EL2.
     pub fn remembers(self, vttbr: u64) -> usize {
         with(|state, _| state.cpus[self.0].tlb.pages(vttbr).count())
+    }
+
+    /// Its FP and SIMD registers.
+    pub fn float(self) -> [u64; 66] {
+        with(|state, _| state.cpus[self.0].float)
+    }
+
+    /// The guest, which may, fills them.
+    pub fn set_float(self, value: u64) {
+        assert_eq!(self.register("cptr_el2") & 1 << 10, 0, "it traps");
+        with(|state, _| state.cpus[self.0].float = [value; 66]);
     }
 
     /// What an AT finds from now on: at EL0 and at EL1.

@@ -121,6 +121,7 @@ impl Processor for This {
 
     fn sev(&mut self) {
         step(Step::Sev);
+        fake::wake();
     }
 
     fn wfi(&mut self) {

@@ -4,6 +4,7 @@ use super::boards::{self, A76, Wanted};
 use super::*;
 use crate::arch::fake::devices::{ACKNOWLEDGE, DEACTIVATE, END, GICC, GICH, SEND};
 use crate::arch::fake::firmware;
+use crate::arch::mmu::DIRECT_BASE;
 use hypervisor::processor::Dc;
 use hypervisor::trap::controls::{GUEST, GUEST_DEBUG, GUEST_NO_FLOAT};
 
@@ -97,6 +98,32 @@ fn what_a_cpu_starts_with_is_in_memory() {
                 _ => Err(alloc::format!("cleaned {cleaned} times")),
             }
         };
+        holds(trace, rule, &[is_dc, is_dsb]);
+    });
+}
+
+/// A CPU that polls has its caches off, too.
+#[test]
+fn a_cpu_that_polls_finds_its_entry_in_memory() {
+    in_own_process(|| {
+        boards::start(Wanted {
+            spin_table: true,
+            ..Wanted::default()
+        });
+        assert!(Cpu(1).is_in_guest(), "{}", fake::console());
+        let trace = Cpu(0).trace(0);
+        let trace = until(&trace, |event| *event == Event::Step(Step::Sev));
+        let line = DIRECT_BASE + boards::SPIN_TABLE as usize;
+        let rule = |trace: &[Event]| {
+            let mut model = at_end(trace, &[line, firmware::boot_data(1)]);
+            model.in_memory()?;
+            // Stores are visible before the event is.
+            model.step(Step::Sev);
+            model.told()
+        };
+        let stored =
+            |event: &Event| matches!(event, Event::Stored { address, .. } if *address == line);
+        assert!(trace.iter().any(stored));
         holds(trace, rule, &[is_dc, is_dsb]);
     });
 }
