@@ -97,8 +97,7 @@ pub fn system_register(cpu: Cpu, what: Register) {
 
 /// Whether a list register of a GICv3's CPU interface has this interrupt, pending.
 pub fn is_signalled(cpu: Cpu, intid: u64) -> bool {
-    let lists = ["ich_lr0_el2", "ich_lr1_el2", "ich_lr2_el2", "ich_lr3_el2"];
-    let mut values = lists.into_iter().map(|name| cpu.register(name));
+    let mut values = fake::LISTS.into_iter().map(|name| cpu.register(name));
     values.any(|value| value & 0xffff_ffff == intid && value >> 62 == 1)
 }
 

@@ -8,4 +8,5 @@ mod cores;
 mod devices;
 mod exits;
 mod hostile;
+mod interrupts;
 mod rules;

@@ -90,6 +90,11 @@ impl Gic {
         self.senders.insert(id, sender);
     }
 
+    /// Whether it is active.
+    pub fn is_active(&self, cpu: usize, intid: u32) -> bool {
+        self.active.contains(&id(cpu, intid))
+    }
+
     fn bits(&self, set: &BTreeSet<Id>, cpu: usize, word: u32) -> u32 {
         (0..32).fold(0, |bits, bit| {
             bits | u32::from(set.contains(&id(cpu, word * 32 + bit))) << bit

@@ -35,6 +35,9 @@ pub const BLOCK: usize = 64;
 /// Ticks of the system counter in a second.
 pub const FREQUENCY: u64 = 62_500_000;
 
+/// A GICv3's list registers.
+pub const LISTS: [&str; 4] = ["ich_lr0_el2", "ich_lr1_el2", "ich_lr2_el2", "ich_lr3_el2"];
+
 /// What a test wants of the machine.
 #[derive(Clone, Debug)]
 pub struct Board {
@@ -413,6 +416,11 @@ pub fn forget() {
     with(|state, _| state.cpus.iter_mut().for_each(|cpu| cpu.trace.clear()));
 }
 
+/// The system counter.
+pub fn counter() -> u64 {
+    with(|state, _| state.counter)
+}
+
 /// What came out of the UART.
 pub fn console() -> std::string::String {
     with(|state, _| state.devices.uart.text())
@@ -484,6 +492,37 @@ impl Cpu {
     /// Pages that its TLB has of the guest with this VTTBR_EL2.
     pub fn remembers(self, vttbr: u64) -> usize {
         with(|state, _| state.cpus[self.0].tlb.pages(vttbr).count())
+    }
+
+    /// Whether a physical interrupt of its own, or a shared one, is active.
+    pub fn is_active(self, intid: u32) -> bool {
+        with(|state, _| state.devices.gic.is_active(self.0, intid))
+    }
+
+    /// The guest takes an interrupt that a list register of a GICv3 has pending, or ends an active one, as its CPU interface would have it: what is linked to a
+    /// physical one is deactivated with it. Returns whether there was such a list register.
+    pub fn guest_acts(self, intid: u64, ends: bool) -> bool {
+        const HARDWARE: u64 = 1 << 61;
+        let wanted = if ends { 2 } else { 1 };
+        let found = with(|state, _| {
+            for name in LISTS {
+                let value = state.value(self.0, name);
+                if value & 0xffff_ffff == intid && value >> 62 == wanted {
+                    let rest = value & !(3 << 62);
+                    let value = if ends { rest } else { rest | 2 << 62 };
+                    state.cpus[self.0].registers.insert(name, value);
+                    if ends && value & HARDWARE != 0 {
+                        let physical = (value >> 32) as u32 & 0x3ff;
+                        state.devices.gic.deactivate(self.0, physical);
+                    }
+                    return true;
+                }
+            }
+            false
+        });
+        machine().changed.notify_all();
+        settle();
+        found
     }
 
     /// Its FP and SIMD registers.

@@ -1,12 +1,9 @@
 //! System registers: what they are after reset, and those that are more than a place.
 
-use super::{Board, Event, FREQUENCY, State};
+use super::{Board, Event, FREQUENCY, LISTS, State};
 use crate::arch::processor::by_name;
 use hypervisor::processor::fake::Step;
 use std::collections::BTreeMap;
-
-/// List registers of a GICv3's CPU interface.
-pub const LIST_REGISTERS: u64 = 4;
 
 /// What a CPU begins with; what the architecture leaves open is nonsense.
 pub fn after_reset(board: &Board, index: usize) -> BTreeMap<&'static str, u64> {
@@ -22,7 +19,7 @@ pub fn after_reset(board: &Board, index: usize) -> BTreeMap<&'static str, u64> {
         ("dczid_el0", 4),
         ("cntfrq_el0", FREQUENCY),
         ("pmcr_el0", 6 << 11),
-        ("ich_vtr_el2", 4 << 26 | (LIST_REGISTERS - 1)),
+        ("ich_vtr_el2", 4 << 26 | (LISTS.len() as u64 - 1)),
         ("cnthp_ctl_el2", 0),
         ("cntv_ctl_el0", 0),
         ("vttbr_el2", 0xdead_0000),
