@@ -8,9 +8,10 @@ use coproc_core::id::{CoprocId, DomainId};
 use coproc_core::time::Instant;
 use core::fmt::{Display, Write as _};
 
+use super::coprocs::RecordReport;
 use super::cpus::CpuCommand;
 use super::input::Focus;
-use super::management::{Management, ManagementError, RecordReport};
+use super::management::{Management, ManagementError};
 use super::multiplexer::OWN_LINE_MAX;
 use super::shell::{Command, HELP};
 use crate::trace;

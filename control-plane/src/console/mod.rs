@@ -12,8 +12,10 @@
 //! its own lines, counted, and never another's. No floating point anywhere: EL2 doesn't touch it.
 
 pub mod answer;
+pub mod coprocs;
 pub mod cpus;
 pub mod devices;
+pub mod domains;
 pub mod input;
 pub mod management;
 pub mod multiplexer;

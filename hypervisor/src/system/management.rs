@@ -28,12 +28,13 @@ use coproc_core::environment::Environment;
 use coproc_core::id::{CoprocId, DomainId, VcoprocId};
 use coproc_core::record::Input;
 use core::fmt;
+use hypervisor::console::coprocs::{
+    CoprocReport, HistogramReport, RecordReport, SliceReport, VcoprocReport, VcoprocState,
+};
 use hypervisor::console::cpus::{PoolReport, VcpuReport};
 use hypervisor::console::devices::DeviceReport;
-use hypervisor::console::management::{
-    CoprocReport, DomainReport, HistogramReport, Management, ManagementError, MemoryReport,
-    RecordReport, SliceReport, VcoprocReport, VcoprocState,
-};
+use hypervisor::console::domains::{DomainReport, MemoryReport};
+use hypervisor::console::management::{Management, ManagementError};
 use hypervisor::console::setting::{Setting, shorten};
 use hypervisor::lifecycle::Operation;
 use hypervisor::trace::Rings;

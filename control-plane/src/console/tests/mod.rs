@@ -6,6 +6,8 @@ mod lines;
 mod sessions;
 mod system;
 
+use super::coprocs::*;
+use super::domains::*;
 use super::input::{ESCAPE, Focus, Routed, Router};
 use super::management::*;
 use super::multiplexer::*;
