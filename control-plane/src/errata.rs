@@ -1,9 +1,9 @@
 //! What CPUs get wrong, and what Baton does about it on each.
 //!
 //! Decided from a CPU's identity, apart from the few instructions that carry it out: no machine at hand has every core, but every decision can be
-//! tested. Errata are worked around on all CPUs if one of them is affected: a vCPU goes from one kind to the other, and what it costs the
-//! healthy ones is a few instructions. Compiler and linker care for Cortex-A53's 835769 and 843419
-//! (`.cargo/config.toml`). What every core that speculates shares is in [`crate::speculation`].
+//! tested. Errata are worked around on all CPUs if one of them is affected: what it costs the healthy ones is a few instructions.
+//! Compiler and linker care for Cortex-A53's 835769 and 843419 (`.cargo/config.toml`). What every core that speculates shares is in
+//! [`crate::speculation`].
 //!
 //! Sources: Arm's Software Developer Errata Notices of the cores named; Arm ARM DDI 0487, D19.2 (MIDR_EL1).
 

@@ -2,7 +2,7 @@
 //! (variant 4) and branch history injection (Spectre-BHB).
 //!
 //! Decided from a CPU's identity and its firmware's answers, so that every answer can be tested although no firmware at hand gives it. Domains
-//! are told what holds for all CPUs, since a vCPU may go to any. The mitigation of store bypass, where the firmware can switch it, stays on for
+//! are told what holds for all CPUs, since their vCPUs may be on any. The mitigation of store bypass, where the firmware can switch it, stays on for
 //! everybody, as KVM has it since Linux 5.10: domains are told that they need no call. A kernel that may switch it does so at each of its own
 //! entries and exits, which here would each be an exit to EL2 and a call of EL3; and Baton would have to switch it at each exit as well.
 //!
