@@ -57,7 +57,7 @@ pub fn kernel(number: u64) -> Vec<u8> {
     file
 }
 
-fn tree(board: &Board, domains: &[&[u32]], core: Option<u32>) -> Vec<u8> {
+fn tree(board: &Board, domains: &[&[u32]], coproc: Option<Shared>) -> Vec<u8> {
     let mut fdt = FdtWriter::new().unwrap();
     node(&mut fdt, "", |fdt| {
         cells(fdt, "#address-cells", &[2]);
@@ -121,35 +121,58 @@ fn tree(board: &Board, domains: &[&[u32]], core: Option<u32>) -> Vec<u8> {
             cells(fdt, "reg", &[0, 0x900_0000, 0, 0x1000]);
             cells(fdt, "interrupts", &[0, 1, 4]);
         });
+        node(fdt, "accumulator@a100000", |fdt| {
+            text(fdt, "compatible", "example,accumulator");
+            cells(fdt, "reg", &[0, 0xa10_0000, 0, 0x1000]);
+            cells(fdt, "interrupts", &[0, 50, 4]);
+        });
         node(fdt, "chosen", |fdt| {
             text(fdt, "stdout-path", "/pl011@9000000");
             cells(fdt, "#address-cells", &[2]);
             cells(fdt, "#size-cells", &[2]);
-            if let Some(core) = core {
-                coproc(fdt, core);
+            if let Some(shared) = coproc {
+                shared.describe(fdt);
             }
             for (number, cpus) in (1u32..).zip(domains) {
-                domain(fdt, number, cpus, core.is_some());
+                domain(fdt, number, cpus, coproc.is_some());
             }
         });
     });
     fdt.finish().unwrap()
 }
 
-/// A CPU as a firmware core.
-fn coproc(fdt: &mut FdtWriter, core: u32) {
-    node(fdt, "coprocs", |fdt| {
-        text(fdt, "compatible", "baton,coprocs");
-        cells(fdt, "#address-cells", &[1]);
-        cells(fdt, "#size-cells", &[0]);
-        node(fdt, "coproc@0", |fdt| {
-            cells(fdt, "reg", &[0]);
-            cells(fdt, "phandle", &[2]);
-            text(fdt, "driver", "baton,fw-core");
-            text(fdt, "device", &format!("/cpus/cpu@{core}"));
-            text(fdt, "scheduler", "weighted");
+/// A coprocessor that all domains share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shared {
+    /// The CPU with this number, as a firmware core.
+    #[cfg(feature = "fw-core")]
+    Core(u32),
+    /// The accumulator.
+    #[cfg(feature = "sharing")]
+    Accumulator,
+}
+
+impl Shared {
+    fn describe(self, fdt: &mut FdtWriter) {
+        let (driver, device): (&str, String) = match self {
+            #[cfg(feature = "fw-core")]
+            Self::Core(core) => ("baton,fw-core", format!("/cpus/cpu@{core}")),
+            #[cfg(feature = "sharing")]
+            Self::Accumulator => ("example,accumulator", "/accumulator@a100000".into()),
+        };
+        node(fdt, "coprocs", |fdt| {
+            text(fdt, "compatible", "baton,coprocs");
+            cells(fdt, "#address-cells", &[1]);
+            cells(fdt, "#size-cells", &[0]);
+            node(fdt, "coproc@0", |fdt| {
+                cells(fdt, "reg", &[0]);
+                cells(fdt, "phandle", &[2]);
+                text(fdt, "driver", driver);
+                text(fdt, "device", &device);
+                text(fdt, "scheduler", "weighted");
+            });
         });
-    });
+    }
 }
 
 fn domain(fdt: &mut FdtWriter, number: u32, cpus: &[u32], coproc: bool) {
@@ -188,8 +211,8 @@ pub struct Wanted<'a> {
     pub spin_table: bool,
     /// Domains.
     pub domains: &'a [&'a [u32]],
-    /// The CPU that is a firmware core, which all domains share.
-    pub core: Option<u32>,
+    /// What all domains share.
+    pub coproc: Option<Shared>,
 }
 
 impl Default for Wanted<'_> {
@@ -200,7 +223,7 @@ impl Default for Wanted<'_> {
             workaround: false,
             spin_table: false,
             domains: &[&[0], &[1]],
-            core: None,
+            coproc: None,
         }
     }
 }
@@ -217,7 +240,7 @@ pub fn start(wanted: Wanted<'_>) {
         tree: TREE,
     };
     let domains = wanted.domains;
-    let mut loaded = std::vec![(TREE, tree(&board, domains, wanted.core))];
+    let mut loaded = std::vec![(TREE, tree(&board, domains, wanted.coproc))];
     for number in 1..=domains.len() as u64 {
         loaded.push((KERNEL + number * 0x10_0000, kernel(number)));
     }

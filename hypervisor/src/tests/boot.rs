@@ -35,6 +35,9 @@ fn two_domains_come_up(gic: Version) {
             (layout::RAM_BASE + 0x20_0000, 0x3c5)
         );
         assert_eq!(guest.x[0], layout::RAM_BASE);
+        // Virtual time begins with the domain.
+        let offset = cpu.register("cntvoff_el2");
+        assert!((1_000_001..=fake::counter()).contains(&offset), "{offset}");
         assert_eq!(guest.x[1..], [0; 30]);
         assert_eq!(cpu.guest_load(guest.elr), Some(first_word(number)));
         assert_eq!(seen(cpu, guest.elr, KERNEL_SIZE), kernel(number));

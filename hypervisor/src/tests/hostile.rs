@@ -349,7 +349,7 @@ fn nothing_firmware_does_reaches_a_domain() {
             gic: Version::V3,
             midr: &[A76; 3],
             domains: &[&[0], &[2]],
-            core: Some(1),
+            coproc: Some(boards::Shared::Core(1)),
             ..Wanted::default()
         });
         let [cpu, core, other] = [0, 1, 2].map(Cpu);

@@ -80,6 +80,8 @@ fn an_active_timer_interrupt_goes_with_its_vcpu() {
         fake::pass(Duration::from_micros(20));
         assert_eq!(cpu.register("vttbr_el2"), first);
         assert!(cpu.guest_acts(TIMER, false));
+        // Its handler has begun; from here on only the active state tells.
+        cpu.set_register("cntv_ctl_el0", 0);
         let mut turns = 0;
         for _ in 0..40 {
             let own = cpu.register("vttbr_el2") == first;

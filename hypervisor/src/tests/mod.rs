@@ -10,3 +10,5 @@ mod exits;
 mod hostile;
 mod interrupts;
 mod rules;
+#[cfg(feature = "sharing")]
+mod sharing;

@@ -1,9 +1,12 @@
 //! What answers at physical addresses: QEMU `virt`'s interrupt controller and UART, as far as Baton uses them.
 
-use super::Board;
 use super::gic::{Gic, Id};
+use super::{Board, FREQUENCY};
+use coproc_core::driver::Hardware;
 use coproc_core::register::Width;
+use coproc_core::time::Duration;
 use hypervisor::vgic::Version;
+use platforms::coproc::accumulator::model::Accumulator;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::string::String;
 use std::vec::Vec;
@@ -18,6 +21,11 @@ pub const GICH: u64 = 0x803_0000;
 pub const GICR: u64 = 0x80a_0000;
 /// PL011.
 pub const UART: u64 = 0x900_0000;
+
+/// The accumulator, a coprocessor (`platforms::coproc::accumulator`).
+pub const ACCUMULATOR: u64 = 0xa10_0000;
+/// Its interrupt, level-sensitive.
+pub const ACCUMULATOR_INTERRUPT: u32 = 32 + 50;
 
 /// GICC_IAR.
 pub const ACKNOWLEDGE: u64 = GICC + 0xc;
@@ -76,6 +84,9 @@ pub struct Devices {
     pub gic: Gic,
     /// The UART.
     pub uart: Uart,
+    /// The coprocessor, and the system counter when it was told the time.
+    accumulator: Accumulator,
+    told: u64,
     /// GICH, of each CPU: list registers and the rest.
     virtual_interfaces: BTreeMap<(usize, u64), u64>,
 }
@@ -88,8 +99,23 @@ impl Devices {
             cpus: board.midr.len(),
             gic: Gic::new(board.gic),
             uart: Uart::default(),
+            accumulator: Accumulator::default(),
+            told: 0,
             virtual_interfaces: BTreeMap::new(),
         }
+    }
+
+    /// Tells those that do something by themselves what the system counter is.
+    pub fn advance(&mut self, counter: u64) {
+        let ticks = counter.saturating_sub(self.told);
+        self.told = counter;
+        let nanoseconds = ticks * 1_000_000_000 / FREQUENCY;
+        self.accumulator.advance(Duration::from_nanos(nanoseconds));
+    }
+
+    /// Whether the coprocessor interrupts.
+    pub fn accumulator_asserts(&self) -> bool {
+        self.accumulator.line()
     }
 
     /// Whose redistributor an address is in, and the offset in it.
@@ -123,6 +149,7 @@ impl Devices {
                 value.copied().unwrap_or(0)
             }
             UART..0x900_1000 => self.uart.load(at - UART),
+            ACCUMULATOR..0xa10_1000 => self.accumulator.read(0, at - ACCUMULATOR, width),
             _ => panic!("a load from {at:#x}, where there is nothing"),
         }
     }
@@ -150,6 +177,7 @@ impl Devices {
                 self.virtual_interfaces.insert((cpu, at), value);
             }
             UART..0x900_1000 => self.uart.store(at - UART, value),
+            ACCUMULATOR..0xa10_1000 => self.accumulator.write(0, at - ACCUMULATOR, width, value),
             _ => panic!("a store to {at:#x}, where there is nothing"),
         }
     }

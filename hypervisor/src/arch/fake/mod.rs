@@ -19,6 +19,7 @@ mod walk;
 use super::exits::Registers;
 use super::mmu::DIRECT_BASE;
 use super::processor::by_name;
+use coproc_core::register::Width;
 use devices::Devices;
 use hypervisor::processor::Register;
 use hypervisor::processor::fake::Step;
@@ -246,6 +247,9 @@ impl State {
         if self.devices.uart.asserts() {
             levels.insert((None, 33));
         }
+        if self.devices.accumulator_asserts() {
+            levels.insert((None, devices::ACCUMULATOR_INTERRUPT));
+        }
         levels
     }
 
@@ -385,6 +389,7 @@ pub fn pass(time: Duration) {
             state.counter = state
                 .next_timer()
                 .clamp(state.counter, until.max(state.counter));
+            state.devices.advance(state.counter);
             state.counter >= until
         });
         machine().changed.notify_all();
@@ -405,9 +410,10 @@ impl State {
             [hypervisor, virt].into_iter().flatten()
         });
         // One that has fired already waits for something else.
-        all.filter(|at| *at > self.counter)
-            .min()
-            .unwrap_or(u64::MAX)
+        let next = all.filter(|at| *at > self.counter).min();
+        // And devices do something by themselves now and then.
+        let device = self.counter + FREQUENCY / 1000;
+        next.map_or(device, |at| at.min(device))
     }
 }
 
@@ -565,6 +571,26 @@ impl Cpu {
             let at = state.guest_address(self.0, address)?;
             Some(state.ram_word(at))
         })
+    }
+
+    /// The guest loads from a register of 32 bits that it has mapped, or stores to it (`value`). `None`: a fault of stage 2.
+    pub fn guest_register(self, address: u64, value: Option<u64>) -> Option<u64> {
+        assert!(self.is_in_guest());
+        let found = with(|state, _| {
+            let at = state.guest_address(self.0, address)?;
+            state.devices.advance(state.counter);
+            Some(match value {
+                Some(value) => {
+                    state.devices.store(self.0, at, Width::Word, value);
+                    0
+                }
+                None => state
+                    .devices
+                    .load(self.0, at, Width::Word, &BTreeSet::new()),
+            })
+        });
+        machine().changed.notify_all();
+        found
     }
 
     /// The guest stores a word.

@@ -49,6 +49,7 @@ impl State {
         match name {
             "cntpct_el0" => {
                 self.counter += 1;
+                self.devices.advance(self.counter);
                 self.counter
             }
             "cntv_ctl_el0" => {

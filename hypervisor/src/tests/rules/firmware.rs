@@ -12,7 +12,7 @@ fn with_firmware(midr: u64) -> [Cpu; 2] {
         gic: Version::V3,
         midr: &[midr; 2],
         domains: &[&[0]],
-        core: Some(1),
+        coproc: Some(boards::Shared::Core(1)),
         ..Wanted::default()
     });
     let [cpu, core] = [Cpu(0), Cpu(1)];
