@@ -93,6 +93,16 @@ impl PhysicalTimer {
     }
 }
 
+/// When the interrupt of a *virtual* timer comes, in ticks of the physical counter, from which the virtual one is `offset` behind; `None`: it's off or
+/// masked, or the counter never gets there. `control` and `compare` are CNTV_CTL_EL0 and CNTV_CVAL_EL0.
+pub const fn virtual_deadline(control: u64, compare: u64, offset: u64) -> Option<u64> {
+    if control & (ENABLE | MASK) == ENABLE {
+        compare.checked_add(offset)
+    } else {
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +113,17 @@ mod tests {
         timer.write(Register::Compare, compare, 0);
         timer.write(Register::Control, ENABLE, 0);
         timer
+    }
+
+    #[test]
+    fn a_virtual_timer_that_is_never_met_has_no_deadline() {
+        assert_eq!(virtual_deadline(ENABLE, 100, 5), Some(105));
+        assert_eq!(virtual_deadline(ENABLE | STATUS, 100, 5), Some(105));
+        assert_eq!(virtual_deadline(0, 100, 5), None);
+        assert_eq!(virtual_deadline(ENABLE | MASK, 100, 5), None);
+        // The sum isn't in the past.
+        assert_eq!(virtual_deadline(ENABLE, u64::MAX, 1), None);
+        assert_eq!(virtual_deadline(ENABLE, u64::MAX, 0), Some(u64::MAX));
     }
 
     #[test]

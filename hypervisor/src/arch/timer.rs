@@ -5,6 +5,7 @@
 use super::registers::{CNTFRQ_EL0, CNTPCT_EL0, isb, write};
 use coproc_core::time::Instant;
 use core::sync::atomic::{AtomicU64, Ordering};
+use hypervisor::physical_timer::virtual_deadline;
 use tock_registers::interfaces::Readable;
 
 static FREQUENCY: AtomicU64 = AtomicU64::new(0);
@@ -77,10 +78,5 @@ pub fn arm(at: Option<Instant>) {
 
 /// The instant at which the loaded guest's virtual timer fires, if it is on and unmasked.
 pub fn guest_deadline(control: u64, compare: u64, offset: u64) -> Option<Instant> {
-    (control & 0b11 == 0b01).then(|| {
-        Instant::from_nanos(nanoseconds(
-            compare.wrapping_add(offset),
-            FREQUENCY.load(Ordering::Relaxed),
-        ))
-    })
+    virtual_deadline(control, compare, offset).map(instant)
 }
