@@ -1,7 +1,8 @@
 //! The small devices of a domain: real-time clock, watchdog, firmware configuration; and its vCPUs' physical timers.
 //!
 //! What they decide is in the library. Here they get the clock, their interrupts reach the domain's interrupt controller, and
-//! what is due is kept as one alarm for each domain, which one CPU, its timekeeper, has among what its timer is set to.
+//! what is due is kept as one alarm for each domain, which one CPU, its timekeeper, has among what its timer is set to: the CPU on which it was
+//! changed last. Another one would have to be told each time, and a domain that changes it without end would take that CPU's time from others.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -183,7 +184,7 @@ fn follow_up(domain: &Domain, devices: &Devices) {
     );
     let deadline = devices.deadline();
     if domain.alarm.swap(deadline, Ordering::SeqCst) != deadline {
-        schedule::rearm_at(domain.timekeeper);
+        domain.keep_time_here();
     }
     if devices.watchdog.expired() && domain.life() == Life::Running {
         domain.end(Ending::Crash(Crash::Watchdog));

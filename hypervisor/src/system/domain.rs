@@ -354,8 +354,8 @@ pub struct Domain {
     pub devices: Mutex<Devices>,
     /// In ns, when its devices have to be looked at.
     pub alarm: AtomicU64,
-    /// The CPU whose timer sees to that, wherever the vCPUs are.
-    pub timekeeper: usize,
+    /// The CPU whose timer sees to that: the one on which it was changed, since that is the domain's own time.
+    timekeeper: AtomicUsize,
     /// For each CPU the index of the vCPU that it had loaded last.
     last: [AtomicU8; cpu::MAX_CPUS],
     /// In ns, when the sources of messages have to be looked at again: likewise.
@@ -368,13 +368,7 @@ pub struct Domain {
 
 impl Domain {
     /// A domain of which there is nothing but a place.
-    pub fn new(
-        config: DomainConfig,
-        vcpus: Vec<Vcpu>,
-        bus: VirtualBus,
-        given: Given,
-        timekeeper: usize,
-    ) -> Self {
+    pub fn new(config: DomainConfig, vcpus: Vec<Vcpu>, bus: VirtualBus, given: Given) -> Self {
         let affinities = 0..u64::from(config.cpus);
         Self {
             id: config.id,
@@ -403,7 +397,7 @@ impl Domain {
             flash: Mutex::new(None),
             devices: Mutex::new(Devices::new(0, &config)),
             alarm: AtomicU64::new(u64::MAX),
-            timekeeper,
+            timekeeper: AtomicUsize::new(0),
             last: [const { AtomicU8::new(u8::MAX) }; cpu::MAX_CPUS],
             look: AtomicU64::new(u64::MAX),
             stage2: Mutex::new(Stage2 {
@@ -426,6 +420,19 @@ impl Domain {
             2 => Life::Paused,
             _ => Life::Stopped,
         }
+    }
+
+    /// When its devices have to be looked at has changed: this CPU's timer sees to it from now on, whatever another one's is set to.
+    pub fn keep_time_here(&self) {
+        // After the change (SeqCst): of two CPUs that do this, the later one sees what both have changed.
+        self.timekeeper
+            .store(cpu::current().index(), Ordering::SeqCst);
+        schedule::rearm();
+    }
+
+    /// Whether that is this CPU.
+    pub fn has_time_kept_on(&self, cpu: usize) -> bool {
+        self.timekeeper.load(Ordering::SeqCst) == cpu
     }
 
     /// Notes that a CPU loads one of its vCPUs. Returns whether it had another one of them before.

@@ -56,7 +56,6 @@ pub fn vmids_lent() -> u32 {
 pub struct Workshop<'a> {
     /// For each CPU of the device tree its number here, if it runs.
     pub online: &'a [Option<usize>],
-    next_timekeeper: usize,
 }
 
 const fn windows() -> Windows {
@@ -75,10 +74,7 @@ const fn windows() -> Windows {
 impl<'a> Workshop<'a> {
     /// A workshop with these CPUs.
     pub const fn new(online: &'a [Option<usize>]) -> Self {
-        Self {
-            online,
-            next_timekeeper: 0,
-        }
+        Self { online }
     }
 
     /// A place for a domain: its vCPUs, all off, on their CPUs, and nothing else yet.
@@ -97,16 +93,7 @@ impl<'a> Workshop<'a> {
         })?;
         console::add_domain(config.id);
         let bus = VirtualBus::new(windows(), layout::ECAM_SIZE);
-        let timekeeper = self.timekeeper();
-        Ok(Domain::new(config.clone(), vcpus, bus, given, timekeeper))
-    }
-
-    /// The CPU whose timer looks after a domain's devices: each that runs in turn.
-    fn timekeeper(&mut self) -> usize {
-        let running = self.online.iter().flatten().count().max(1);
-        let turn = self.next_timekeeper % running;
-        self.next_timekeeper = turn + 1;
-        self.online.iter().flatten().nth(turn).copied().unwrap_or(0)
+        Ok(Domain::new(config.clone(), vcpus, bus, given))
     }
 
     fn vcpus(

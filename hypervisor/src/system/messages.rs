@@ -12,7 +12,6 @@
 
 use super::domain::Domain;
 use super::exit::{Answer, within};
-use super::schedule;
 use super::sharing::{self, Link};
 use crate::arch::timer;
 use arrayvec::ArrayVec;
@@ -71,7 +70,7 @@ pub fn watch(domain: &Domain, signals: &Signals) {
     };
     // One that is no longer needed stays: it costs less to come once for nothing than to be moved with every message.
     if domain.look.fetch_min(next.as_nanos(), Ordering::SeqCst) > next.as_nanos() {
-        schedule::rearm_at(domain.timekeeper);
+        domain.keep_time_here();
     }
 }
 

@@ -196,17 +196,6 @@ pub fn wake(vcpu: &Vcpu) {
     }
 }
 
-/// The timer of CPU `index` must be set anew before that CPU goes on; it is told.
-pub fn rearm_at(index: usize) {
-    at(index).rearm.store(true, Ordering::SeqCst);
-    if let Some(target) = cpu::by_index(index) {
-        target.demand();
-        if index != cpu::current().index() {
-            gic::kick(target.affinity.load(Ordering::Relaxed));
-        }
-    }
-}
-
 /// The timer of this CPU must be set anew before it goes on.
 pub fn rearm() {
     let cpu = cpu::current();
@@ -578,7 +567,7 @@ fn looked_after(cpu: &Cpu) -> impl Iterator<Item = &'static Domain> {
     let domains = super::get().map_or(&[][..], |system| &system.domains);
     domains
         .iter()
-        .filter(move |domain| domain.timekeeper == index)
+        .filter(move |domain| domain.has_time_kept_on(index))
 }
 
 /// Sets this CPU's timer to the earliest thing it has to do.
