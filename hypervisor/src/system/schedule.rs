@@ -35,6 +35,8 @@ use hypervisor::vgic::{Deactivated, Kicks};
 use spin::{Mutex, Once};
 
 const NEVER: u64 = u64::MAX;
+/// How often a CPU looks again at what it has to see to before it looks for interrupts: no more than what fits into 20 µs.
+const ROUNDS: u32 = 4;
 
 /// A vCPU with its domain.
 #[derive(Clone, Copy)]
@@ -257,6 +259,7 @@ pub fn run() -> ! {
 pub fn choose() -> *mut Registers {
     let cpu = cpu::current();
     let seat = seat(cpu);
+    let mut rounds = 0u32;
     loop {
         // Before everything that a demand may be about.
         cpu.take_demand();
@@ -266,13 +269,18 @@ pub fn choose() -> *mut Registers {
             && seat.may_go_on(member)
         {
             synchronise(member);
-            if member.vcpu.attention() {
-                continue;
+            if !member.vcpu.attention() {
+                set_timer(cpu, seat);
+                return member.vcpu.registers.pointer();
             }
-            set_timer(cpu, seat);
-            return member.vcpu.registers.pointer();
+        } else {
+            decide(cpu, seat);
         }
-        decide(cpu, seat);
+        // Others may make it look again for as long as they like, and an interrupt may be waiting that is no business of theirs.
+        rounds = rounds.wrapping_add(1);
+        if rounds.is_multiple_of(ROUNDS) {
+            interrupts::serve();
+        }
     }
 }
 

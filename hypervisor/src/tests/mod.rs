@@ -9,6 +9,7 @@ mod devices;
 mod exits;
 mod hostile;
 mod interrupts;
+mod neighbours;
 mod rules;
 #[cfg(feature = "sharing")]
 mod sharing;
