@@ -104,7 +104,7 @@ fn put_away(remains: Remains) {
 
 /// There is something to look after.
 pub fn occupy() {
-    OCCUPIED.store(true, Ordering::Release);
+    OCCUPIED.store(true, Ordering::SeqCst);
     super::schedule::rearm();
 }
 
@@ -146,7 +146,15 @@ fn step(instances: &[Instance]) {
     let Some(mut graveyard) = GRAVEYARD.try_lock() else {
         return;
     };
-    let graveyard = &mut *graveyard;
+    // Before it is looked, so that what another CPU leaves meanwhile is either seen (it is read here, too) or marked anew.
+    OCCUPIED.swap(false, Ordering::SeqCst);
+    if advance(&mut graveyard, instances) {
+        OCCUPIED.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Returns whether something is left to look after.
+fn advance(graveyard: &mut Graveyard, instances: &[Instance]) -> bool {
     let fresh = &mut graveyard.fresh;
     graveyard.leaving.retain(|leaving| {
         let Some(instance) = instances.get(leaving.instance) else {
@@ -183,7 +191,7 @@ fn step(instances: &[Instance]) {
             }
         }
         if matches!(iommu.sync(), Step::Again(_) | Step::Failed(_)) {
-            return;
+            return true;
         }
     } else {
         graveyard.told.append(&mut graveyard.fresh);
@@ -205,13 +213,10 @@ fn step(instances: &[Instance]) {
     }
     scrub(&mut graveyard.dirty);
     SCRUBBING.store(!graveyard.dirty.is_empty(), Ordering::Relaxed);
-    if !ending
-        && graveyard.leaving.is_empty()
-        && graveyard.fresh.is_empty()
-        && graveyard.dirty.is_empty()
-    {
-        OCCUPIED.store(false, Ordering::Release);
-    }
+    ending
+        || !graveyard.leaving.is_empty()
+        || !graveyard.fresh.is_empty()
+        || !graveyard.dirty.is_empty()
 }
 
 /// Scrubs the next bit; what is clean is free.
