@@ -205,8 +205,8 @@ pub struct Wanted<'a> {
     pub gic: Version,
     /// Cores.
     pub midr: &'a [u64],
-    /// Whether the firmware has SMCCC_ARCH_WORKAROUND_1.
-    pub workaround: bool,
+    /// Which of SMCCC_ARCH_WORKAROUND_1 to 3 the firmware has.
+    pub workarounds: &'static [u32],
     /// Whether the other CPUs poll.
     pub spin_table: bool,
     /// Domains.
@@ -220,7 +220,7 @@ impl Default for Wanted<'_> {
         Self {
             gic: Version::V2,
             midr: &[A76; 2],
-            workaround: false,
+            workarounds: &[],
             spin_table: false,
             domains: &[&[0], &[1]],
             coproc: None,
@@ -233,7 +233,7 @@ pub fn start(wanted: Wanted<'_>) {
     let board = Board {
         gic: wanted.gic,
         midr: wanted.midr.to_vec(),
-        workaround: wanted.workaround,
+        workarounds: wanted.workarounds,
         release: wanted.spin_table.then_some(SPIN_TABLE..SPIN_TABLE + 64),
         ram: RAM..RAM + (256 << 20),
         image: IMAGE,

@@ -5,8 +5,12 @@ use crate::arch::boot;
 
 /// PSCI CPU_ON, called with 64-bit arguments.
 pub const CPU_ON: u32 = 0xc400_0003;
-/// SMCCC_ARCH_WORKAROUND_1.
+/// SMCCC_ARCH_WORKAROUND_1 to 3.
 pub const WORKAROUND_1: u32 = 0x8000_8000;
+/// Likewise.
+pub const WORKAROUND_2: u32 = 0x8000_7fff;
+/// Likewise.
+pub const WORKAROUND_3: u32 = 0x8000_3fff;
 
 const NOT_SUPPORTED: u64 = u64::MAX;
 
@@ -22,10 +26,10 @@ pub fn boot_data(index: usize) -> usize {
 
 /// A call; X0.
 pub fn call(function: u32, [first, second, _]: [u64; 3]) -> u64 {
-    let (workaround, secondary) = with(|state, this| {
+    let (workarounds, secondary) = with(|state, this| {
         state.note(this, Event::Called(function));
         (
-            state.board.workaround,
+            state.board.workarounds,
             state.board.image + image::secondary(),
         )
     });
@@ -34,8 +38,8 @@ pub fn call(function: u32, [first, second, _]: [u64; 3]) -> u64 {
         0x8400_0000 => 0x1_0001,
         0x8000_0000 => 0x1_0001,
         // SMCCC_ARCH_FEATURES.
-        0x8000_0001 if first as u32 == WORKAROUND_1 && workaround => 0,
-        WORKAROUND_1 if workaround => 0,
+        0x8000_0001 if workarounds.contains(&(first as u32)) => 0,
+        _ if workarounds.contains(&function) => 0,
         CPU_ON => {
             assert_eq!(second, secondary, "the entry");
             begin(first);

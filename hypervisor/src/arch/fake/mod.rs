@@ -46,8 +46,8 @@ pub struct Board {
     pub gic: Version,
     /// MIDR_EL1 of each CPU.
     pub midr: Vec<u64>,
-    /// Whether the firmware has SMCCC_ARCH_WORKAROUND_1.
-    pub workaround: bool,
+    /// Which of SMCCC_ARCH_WORKAROUND_1 to 3 the firmware has.
+    pub workarounds: &'static [u32],
     /// The other CPUs poll these words of RAM, each its own, instead of being started by the firmware.
     pub release: Option<Range<u64>>,
     /// Its RAM.

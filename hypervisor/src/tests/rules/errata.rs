@@ -253,7 +253,7 @@ fn exits_call_the_firmware_where_it_is_offered() {
         boards::start(Wanted {
             gic: Version::V3,
             midr: &[A57, A53],
-            workaround: true,
+            workarounds: &[firmware::WORKAROUND_1],
             ..Wanted::default()
         });
         for (cpu, vectors) in [(Cpu(0), Vectors::Hardened), (Cpu(1), Vectors::Plain)] {
@@ -263,7 +263,7 @@ fn exits_call_the_firmware_where_it_is_offered() {
             assert_eq!(last, Some(&Event::Step(Step::Vectors(vectors))));
             let in_force = |trace: &[Event]| synchronised(trace, set, is_isb, ends);
             holds(&trace, in_force, &[is_isb]);
-            // A vCPU may go to any CPU: all are told the same.
+            // All domains are told the same, wherever their vCPUs are.
             let features = [0x8000_0001, u64::from(firmware::WORKAROUND_1), 0, 0];
             assert_eq!(exits::smccc(cpu, features).unwrap()[0], 0);
             let from = cpu.events();
@@ -272,6 +272,42 @@ fn exits_call_the_firmware_where_it_is_offered() {
                 cpu.trace(from)
                     .contains(&Event::Called(firmware::WORKAROUND_1))
             );
+        }
+    });
+}
+
+/// Spectre-BHB and variant 4: the call that does more is the one that exits make, and the mitigation of store bypass goes on once, for good.
+#[test]
+fn the_firmware_s_later_workarounds_are_used_and_told() {
+    use firmware::{WORKAROUND_1, WORKAROUND_2, WORKAROUND_3};
+    in_own_process(|| {
+        boards::start(Wanted {
+            gic: Version::V3,
+            midr: &[A57, A53],
+            workarounds: &[WORKAROUND_1, WORKAROUND_2, WORKAROUND_3],
+            ..Wanted::default()
+        });
+        let called = |cpu: Cpu, from: usize, function: u32| {
+            let trace = cpu.trace(from);
+            let calls = trace.iter().filter(|one| **one == Event::Called(function));
+            calls.count()
+        };
+        for (cpu, by_exits, switched) in [(Cpu(0), true, 1), (Cpu(1), false, 0)] {
+            assert_eq!(called(cpu, 0, WORKAROUND_1), 0);
+            assert_eq!(called(cpu, 0, WORKAROUND_2), switched);
+            assert_eq!(called(cpu, 0, WORKAROUND_3) > 0, by_exits);
+            for (id, told, answer, made) in [
+                (WORKAROUND_1, 0, 0, 1),
+                (WORKAROUND_2, -2, -1, 0),
+                (WORKAROUND_3, 0, 0, 1),
+            ] {
+                let features = [0x8000_0001, id.into(), 0, 0];
+                assert_eq!(exits::smccc(cpu, features).unwrap()[0] as i64, told);
+                let from = cpu.events();
+                let answered = exits::smccc(cpu, [id.into(), 0, 0, 0]).unwrap();
+                assert_eq!(answered[0] as i64, answer, "{id:#x}");
+                assert_eq!(called(cpu, from, id), made, "{id:#x}");
+            }
         }
     });
 }
