@@ -9,6 +9,7 @@ use super::exits::{Register, system_syndrome};
 use crate::arch::exits::Registers;
 use crate::arch::fake::{self, Cpu, Exception, in_own_process};
 use crate::arch::memory;
+use crate::system::domain::Activity;
 use crate::system::{self, lifecycle};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -25,7 +26,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 /// Exits in a run: some seconds.
-const EXITS: usize = 2000;
+const EXITS: usize = 5000;
 
 const BASES: &[u64] = &[
     0,
@@ -217,12 +218,16 @@ fn tell_last_exits() {
 
 /// Its vCPU runs again, if it was stopped, or waits for nothing that would come.
 fn revive(cpu: Cpu, by: Cpu) {
-    for _ in 0..20 {
+    for _ in 0..100 {
         if cpu.is_in_guest() {
             return;
         }
         by.run(|| {
             let domain = &system::get().unwrap().domains[0];
+            let vcpu = &domain.vcpus[0];
+            if matches!(vcpu.activity(), Activity::Waiting | Activity::Parked) {
+                return vcpu.wake();
+            }
             let operation = match domain.control.lock().life.state() {
                 State::Gone => Operation::Create,
                 State::Paused => Operation::Resume,
@@ -230,7 +235,9 @@ fn revive(cpu: Cpu, by: Cpu) {
             };
             let _ = lifecycle::request(domain, operation);
         });
-        fake::pass(Duration::from_millis(500));
+        if !cpu.is_in_guest() {
+            fake::pass(Duration::from_millis(100));
+        }
     }
     panic!("the domain can't be restarted\n{}", fake::console());
 }
@@ -276,6 +283,8 @@ impl Attempts {
                 [0, 0x3c4, 0x3c5][odd as usize % 3]
             };
         });
+        // Without vectors it would crash soon, and be restarted, which takes longer.
+        cpu.set_register("vbar_el1", if odd == 1 { 0 } else { layout::RAM_BASE });
         cpu.exit(exception);
         elr
     }
