@@ -270,6 +270,12 @@ pub trait Driver: Send {
         hardware: Option<&mut dyn Hardware>,
     ) -> Verdict;
 
+    /// Whether the current vcoproc may reach the direct windows now. `false` keeps them trapped although they are direct: as long as the context
+    /// has something for the domain that the device can't show. Asked at each access until they are mapped.
+    fn shows_all(&self, _who: VcoprocId) -> bool {
+        true
+    }
+
     /// Whether the saved context has queued doorbells, or unfinished work that goes on once it is restored.
     fn has_work(&self, who: VcoprocId) -> bool;
 

@@ -12,6 +12,9 @@
 //! | resident in an idle device | woken; repeats or waits | same |
 //! | anywhere else | from the saved context | into it, or queued, or waits |
 //!
+//! A current one whose driver holds something that the device can't show ([`Driver::shows_all`](crate::Driver::shows_all)) is answered by the driver, with the device at
+//! hand, until it has taken that.
+//!
 //! A write while the device is asked to stop waits because it could start new work, and only the driver's register table knows
 //! which; written into the saved context it would be lost by the save that follows. The wait ends when the vcoproc is
 //! current again; a device that needs its domain to go on before it is quiet runs into the refusal bound.
@@ -97,7 +100,7 @@ impl Coproc {
             // Also what is answered below: the claim of one exit per slice is about all of them.
             bump(&mut slice.exits);
         }
-        if direct && !slice.mapped && env.map_windows(who) {
+        if direct && !slice.mapped && self.driver.shows_all(who) && env.map_windows(who) {
             slice.mapped = true;
             self.touch(env, who);
             self.dirty = true;

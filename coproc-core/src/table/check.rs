@@ -204,6 +204,18 @@ impl Table {
         None
     }
 
+    /// Whether bits of some register may have to be held.
+    pub(super) const fn holds(&self) -> bool {
+        let mut i = 0;
+        while i < self.registers.len() {
+            if self.registers[i].held {
+                return true;
+            }
+            i += 1;
+        }
+        false
+    }
+
     const fn fault_of_place(&self, index: usize) -> Option<&'static str> {
         let r = &self.registers[index];
         let bytes = r.width.bytes();
@@ -230,8 +242,8 @@ impl Table {
         while i < index {
             let other = &self.registers[i];
             if other.window == r.window
-                && other.offset < r.offset + bytes
-                && r.offset < other.offset + other.width.bytes()
+                && other.first() < r.offset + bytes
+                && r.first() < other.offset + other.width.bytes()
             {
                 return Some("overlaps an earlier register");
             }
@@ -282,11 +294,22 @@ impl Table {
             Kind::ReadOnly => r.volatile != 0 && self.has_alias(r, false),
             _ => false,
         };
-        if latched && !r.regenerated && !self.has_alias(r, true) && !matches!(r.trap, Trap::Forward)
-        {
+        let carried = r.regenerated || r.held || matches!(r.trap, Trap::Forward);
+        if latched && !carried && !self.has_alias(r, true) {
             return Some(
-                "a latched status that can't be put back: needs a set alias, always trapped, or regenerated",
+                "a latched status that can't be put back: needs a set alias, always trapped, held, or regenerated",
             );
+        }
+        if r.held && (!latched || r.regenerated || self.has_alias(r, true)) {
+            return Some("held, but no latched status that can't be put back");
+        }
+        if let Narrow::Addressed(from) = r.narrow {
+            let plain = matches!(r.kind, Kind::ReadWrite) && matches!(r.reads, Reads::Value);
+            if !plain || from & (r.width.bytes() - 1) != 0 || from > r.offset {
+                return Some(
+                    "addressed bit by bit, so it must be a plain register behind aligned words",
+                );
+            }
         }
         match r.kind {
             Kind::ReadToClear if !matches!(r.trap, Trap::Forward) => {

@@ -61,6 +61,8 @@ pub struct Context<S> {
     /// Doorbells in the order in which they were rung; as many places as all doorbells have together.
     queue: Vec<(usize, u64)>,
     progress: Option<Progress>,
+    /// What was written while away is to be seen in the device.
+    wanted: bool,
 }
 
 impl<S: Default> Context<S> {
@@ -84,6 +86,7 @@ impl<S: Default> Context<S> {
             shadows,
             queue,
             progress: None,
+            wanted: false,
         })
     }
 }
@@ -117,6 +120,21 @@ impl<S> Context<S> {
         if let Some(shadow) = self.shadows.get_mut(reg.index) {
             shadow.carried |= bits & reg.width.mask();
         }
+    }
+
+    /// Takes bits of a status out of the context again.
+    pub fn lower(&mut self, reg: Reg, bits: u64) {
+        self.uncarry(reg.index, bits);
+    }
+
+    /// The bits of a status that are in the context, and not in the device.
+    pub fn held(&self, reg: Reg) -> u64 {
+        self.carried(reg.index)
+    }
+
+    /// The vcoproc has work although it rang no doorbell: what was written while it is away has an effect only in the device.
+    pub fn want(&mut self) {
+        self.wanted = self.phase == Phase::Away;
     }
 
     /// How far the step under way is: 0 at its first call, then as often as [`Context::advance`] was called.
@@ -167,6 +185,12 @@ impl<S> Context<S> {
                 answer
             }
         }
+    }
+
+    /// Whether it has status bits that the device can't show.
+    pub(super) fn holds(&self) -> bool {
+        let mut pairs = self.table.registers.iter().zip(&self.shadows);
+        pairs.any(|(register, shadow)| register.held && shadow.carried != 0)
     }
 
     pub(super) fn forget_progress(&mut self) {
@@ -276,7 +300,18 @@ impl<S> Context<S> {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.queue.is_empty()
+        self.wanted || !self.queue.is_empty()
+    }
+
+    /// The device has it all.
+    pub(super) fn arrive(&mut self) {
+        self.phase = Phase::Present;
+        self.refusals = 0;
+        self.wanted = false;
+    }
+
+    pub(super) const fn wanted(&self) -> bool {
+        self.wanted
     }
 
     /// Takes the oldest doorbell.

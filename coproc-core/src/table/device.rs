@@ -70,6 +70,9 @@ pub trait Device: Send {
     /// The domain wrote this register and the context took it.
     fn wrote(&mut self, _context: &mut Context<Self::Own>, _reg: Reg, _value: u64) {}
 
+    /// The domain wrote this register, the device took it, and the context what is carried for it.
+    fn forwarded(&mut self, _context: &mut Context<Self::Own>, _reg: Reg, _value: u64) {}
+
     /// The domain wrote this register, which is kept from the device ([`Trap::Shadow`](super::Trap::Shadow)), and the context took it. What it means for the device is done
     /// here: at once if the vcoproc is current (`hardware` given), else when the context goes in.
     fn shadowed(

@@ -59,6 +59,9 @@ impl<D: Device> TableDriver<D> {
     /// Evaluated by the compiler for each `D`.
     const CHECKED: () = D::TABLE.assert_valid();
 
+    /// Whether it has registers whose bits may have to be held.
+    const HOLDS: bool = D::TABLE.holds();
+
     /// A driver with no context, for a device with constants of its own.
     pub fn with(device: D) -> Self {
         const { Self::CHECKED };
@@ -274,8 +277,7 @@ impl<D: Device> Driver for TableDriver<D> {
                 log::error!("{who}: a queued doorbell that isn't allowed was dropped");
             }
         }
-        context.phase = Phase::Present;
-        context.refusals = 0;
+        context.arrive();
         Step::Done
     }
 
@@ -308,6 +310,15 @@ impl<D: Device> Driver for TableDriver<D> {
                 emulate(device, context, access, part, None)
             }
         }
+    }
+
+    fn shows_all(&self, who: VcoprocId) -> bool {
+        if !Self::HOLDS {
+            return true;
+        }
+        let at = self.contexts.binary_search_by_key(&who, |(id, _)| *id);
+        let found = at.ok().and_then(|at| self.contexts.get(at));
+        found.is_none_or(|(_, context)| !context.holds())
     }
 
     fn has_work(&self, who: VcoprocId) -> bool {

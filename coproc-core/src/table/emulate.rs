@@ -86,6 +86,7 @@ pub(super) fn forward<D: Device>(
         _ => {}
     }
     hardware.write(access.window, access.offset, access.width, written);
+    device.forwarded(context, reg, value);
     Verdict::Value(0)
 }
 
@@ -160,6 +161,9 @@ pub(super) fn emulate<D: Device>(
     } else {
         device.wrote(context, reg, value);
     }
+    if context.wanted() {
+        return Verdict::Queued(0);
+    }
     Verdict::Value(0)
 }
 
@@ -167,7 +171,7 @@ pub(super) fn emulate<D: Device>(
 fn remember<S>(context: &mut Context<S>, register: &Register, part: Part, value: u64) {
     let old = context.value(part.index);
     let whole = |old: u64| match register.narrow {
-        Narrow::Merged => (old & !part.mask) | value,
+        Narrow::Merged | Narrow::Addressed(_) => (old & !part.mask) | value,
         Narrow::Refused | Narrow::ZeroExtended => value,
     };
     let new = match register.kind {

@@ -24,7 +24,8 @@
 //! read-only register with a [`Kind::Clear`] alias) can't be written back like a value. It is taken out and cleared in the device at
 //! the drain, answered from the shadow while away, and goes back at replay through a [`Kind::Set`] alias if there is one. If not, the bits are
 //! *carried*: the register is always trapped, and what the device shows is shown to the domain together with the carried bits until
-//! the domain acknowledges them. [`Register::regenerated`] is for bits that the restored device raises again by itself.
+//! the domain acknowledges them. [`Register::held`] is for those that are seldom there at a switch: the register is trapped only while bits
+//! are carried. [`Register::regenerated`] is for bits that the restored device raises again by itself.
 
 mod check;
 mod context;

@@ -198,6 +198,9 @@ pub enum Narrow {
     ZeroExtended,
     /// Anywhere in the register: reads and writes that part.
     Merged,
+    /// The register is at every word from this offset up to its own, and the number of the word says which bits an access reads and writes, of
+    /// whatever width it is (the data register of Arm's PrimeCell GPIO). At its own offset, where the driver uses it, these are all.
+    Addressed(u64),
 }
 
 /// What is left in the register after a context was taken out.
@@ -240,6 +243,8 @@ pub struct Register {
     pub restored: bool,
     /// A latched status that the restored device raises again by itself.
     pub regenerated: bool,
+    /// A latched status that can't be put back: while the context has bits of it, direct windows aren't mapped.
+    pub held: bool,
     /// Value in a new context.
     pub reset: u64,
     /// What a scrub leaves.
@@ -262,6 +267,7 @@ impl Register {
             volatile: 0,
             restored: false,
             regenerated: false,
+            held: false,
             reset: 0,
             scrub: Scrub::Never,
         }
@@ -395,6 +401,14 @@ impl Register {
         self
     }
 
+    /// These status bits can't be put back into the device. The context keeps those that a switch found, and shows them together with the
+    /// device's until the domain has acknowledged them; so long its accesses are trapped, in a direct window too.
+    #[must_use]
+    pub const fn held(mut self) -> Self {
+        self.held = true;
+        self
+    }
+
     /// Its value in a new context.
     #[must_use]
     pub const fn reset(mut self, value: u64) -> Self {
@@ -407,6 +421,14 @@ impl Register {
     pub const fn scrub(mut self, scrub: Scrub) -> Self {
         self.scrub = scrub;
         self
+    }
+
+    /// The first offset where it is.
+    pub(super) const fn first(&self) -> u64 {
+        match self.narrow {
+            Narrow::Addressed(from) => from,
+            _ => self.offset,
+        }
     }
 
     /// Whether the driver may read it without changing anything, and finds its value.
@@ -481,7 +503,7 @@ pub(super) struct Part {
 impl Part {
     /// Takes the access's bits out of a register's value.
     pub(super) fn extract(self, value: u64) -> u64 {
-        value.wrapping_shr(self.shift) & self.width.mask()
+        (value & self.mask).wrapping_shr(self.shift) & self.width.mask()
     }
 
     /// Puts a written value where it is in the register; the rest is 0.
@@ -561,13 +583,25 @@ impl Table {
             if r.window != access.window || width > r.width {
                 return None;
             }
+            if let Narrow::Addressed(from) = r.narrow {
+                let bytes = r.width.bytes();
+                let into = offset.checked_sub(from).filter(|_| offset <= r.offset)?;
+                let word = into.checked_div(bytes)?;
+                let mask = word & r.width.mask() & width.mask();
+                return (word.wrapping_mul(bytes) == into).then_some(Part {
+                    index,
+                    shift: 0,
+                    mask,
+                    width,
+                });
+            }
             let into = offset
                 .checked_sub(r.offset)
                 .filter(|&into| into < r.width.bytes())?;
             let takes = match r.narrow {
                 Narrow::Refused => width == r.width && into == 0,
                 Narrow::ZeroExtended => into == 0,
-                Narrow::Merged => true,
+                Narrow::Merged | Narrow::Addressed(_) => true,
             };
             // Below 8 bytes, so below 64 bits.
             let shift = u32::try_from(into).ok()?.wrapping_mul(8);

@@ -617,6 +617,11 @@ fn every_fault_of_a_register_is_found_and_named() {
     faulty! {
         "overlaps": Register::read_write("b", 2, Width::Half);
         "overlaps": Register::read_write("b", 0, Width::Double);
+        "overlaps": Register::read_write("b", 8, WORD).narrow(Narrow::Addressed(0));
+        "addressed bit by bit": Register::status("b", 8, WORD).narrow(Narrow::Addressed(4));
+        "addressed bit by bit": Register::read_write("b", 8, WORD).narrow(Narrow::Addressed(12));
+        "addressed bit by bit": Register::read_write("b", 8, WORD).narrow(Narrow::Addressed(6));
+        "held, but": Register::status("b", 4, WORD).held();
         "not aligned": Register::read_write("b", 6, WORD);
         "outside": Register::read_write("b", 0x1000, WORD);
         "window doesn't exist": Register::read_write("b", 8, WORD).window(1);

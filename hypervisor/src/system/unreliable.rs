@@ -89,6 +89,10 @@ impl Driver for Unreliable {
         self.0.access(who, access, hardware)
     }
 
+    fn shows_all(&self, who: VcoprocId) -> bool {
+        self.0.shows_all(who)
+    }
+
     fn has_work(&self, who: VcoprocId) -> bool {
         self.0.has_work(who)
     }
