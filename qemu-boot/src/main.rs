@@ -464,7 +464,7 @@ impl Sum {
 }
 
 /// Packages with features that must build alone.
-const HOST_FEATURES: [(&str, &str); 14] = [
+const HOST_FEATURES: [(&str, &str); 15] = [
     ("sched-algos", ""),
     ("sched-algos", "rr"),
     ("sched-algos", "weighted"),
@@ -477,6 +477,7 @@ const HOST_FEATURES: [(&str, &str); 14] = [
     ("platforms", "scif"),
     ("platforms", "edu"),
     ("platforms", "accumulator"),
+    ("platforms", "pl061"),
     ("platforms", "copier"),
     ("platforms", "fw-core"),
 ];
@@ -488,7 +489,7 @@ const BARE_FEATURES: [&str; 7] = [
     "qemu-virt,sharing",
     "qemu-virt,edu,weighted",
     "qemu-virt,fw-core,weighted",
-    "qemu-virt,raspi4b,rcar-gen3,edu,fw-core,accumulator,copier,rr,weighted,priority,reservation,null,fault-injection",
+    "qemu-virt,raspi4b,rcar-gen3,edu,fw-core,accumulator,copier,pl061,rr,weighted,priority,reservation,null,fault-injection",
 ];
 
 /// Formatting, lints for the host and both targets, documentation: all of them, so that one run

@@ -17,6 +17,9 @@ pub mod edu;
 #[cfg(feature = "fw-core")]
 pub mod fw_core;
 
+#[cfg(any(test, feature = "pl061"))]
+pub mod pl061;
+
 #[cfg(test)]
 mod recording;
 #[cfg(test)]
@@ -32,6 +35,7 @@ pub const KNOWN: &[(&str, &str, bool)] = &[
         cfg!(feature = "accumulator"),
     ),
     ("example,copier", "copier", cfg!(feature = "copier")),
+    ("arm,pl061", "pl061", cfg!(feature = "pl061")),
 ];
 
 /// A new instance of the driver called `name`, for one physical coprocessor; `None` if the name is unknown or not
@@ -46,6 +50,8 @@ pub fn by_name(name: &str) -> Option<Box<dyn Driver>> {
         "example,accumulator" => Some(Box::new(accumulator::Accumulator::new())),
         #[cfg(feature = "copier")]
         "example,copier" => Some(Box::new(copier::Copier::new())),
+        #[cfg(feature = "pl061")]
+        "arm,pl061" => Some(Box::new(pl061::Pl061::new())),
         _ => None,
     }
 }
