@@ -21,6 +21,7 @@ mod pools;
 mod recording;
 mod registers;
 mod sharing;
+mod tree;
 mod variants;
 mod vcpus;
 

@@ -72,7 +72,7 @@ fn each_fails(machine: &Machine, kind: &str, command: &str, undo: &str) -> Resul
 /// nothing is left behind: no memory, no address space, no VMID, no vcoproc.
 #[test]
 fn whatever_fails_leaves_nothing_behind() -> Result<()> {
-    let artifacts = Artifacts::get()?.variant("faults", &["--features", "fault-injection"])?;
+    let artifacts = crate::tree::artifacts()?;
     let mut scenario = sharing("faults", &["mode=idle wait=1", "mode=idle wait=1"]);
     scenario.cpus = 3;
     scenario.edu_devices = 2;

@@ -43,7 +43,7 @@ extern "C" fn bench_interrupt(arrival: u64) {
         machine::mask_physical_timer();
     } else if intid == DEVICE.load(Ordering::Relaxed) {
         crate::device::acknowledge(DEVICE_REGISTERS.load(Ordering::Relaxed));
-    } else if intid >= 16 && !crate::messages::take(intid) {
+    } else if intid >= 16 && !crate::messages::take(intid) && !crate::gpio::take(intid) {
         UNKNOWN.fetch_add(1, Ordering::Relaxed);
     }
     let before = ticks();

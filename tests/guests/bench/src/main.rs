@@ -22,6 +22,8 @@ mod exits;
 #[cfg(target_os = "none")]
 mod framework;
 #[cfg(target_os = "none")]
+mod gpio;
+#[cfg(target_os = "none")]
 mod heap;
 #[cfg(target_os = "none")]
 mod interrupts;

@@ -2,7 +2,8 @@
 //!
 //! The kernel's command line says which part this domain plays: `bench=all` measures everything that one domain can alone,
 //! `bench=peer` what any hypervisor has, `bench=boot` only how long it took to get here;
-//! `bench=timer` measures nothing and checks the physical timer; so do `bench=messages` and `bench=share` with messages;
+//! `bench=timer` measures nothing and checks the physical timer; so do `bench=messages` and `bench=share` with messages,
+//! `bench=gpioeven` and `bench=gpioodd` with a GPIO that they share (`…brief`: not for long);
 //! `bench=emulated` reads the registers of a coprocessor that the domain with `bench=hold` has; with `bench=other` and `bench=pingpong` its two
 //! vCPUs wake each other, on two CPUs and on one.
 
@@ -10,7 +11,7 @@ use core::fmt::Write as _;
 use core::panic::PanicInfo;
 
 use crate::device::Device;
-use crate::{exits, framework, interrupts, messages, pair, repoint};
+use crate::{exits, framework, gpio, interrupts, messages, pair, repoint};
 use guest_runtime::machine::{self, Console};
 use guest_runtime::tree::Tree;
 
@@ -181,6 +182,11 @@ extern "C" fn guest_main(tree: u64, begun: u64) -> ! {
         }
         Some(b"messages") => messages::check(true),
         Some(b"share") => messages::check(false),
+        // Two domains with different pins, one of which loses the device at the end.
+        Some(b"gpioeven") => gpio::check(&tree, 0x55, 1000, true),
+        Some(b"gpioodd") => gpio::check(&tree, 0xee, 1000, false),
+        Some(b"gpioevenbrief") => gpio::check(&tree, 0x55, 100, true),
+        Some(b"gpiooddbrief") => gpio::check(&tree, 0xee, 100, false),
         _ => Err("the command line doesn't say which part this is"),
     };
     let _ = match result.and_then(|()| rows.show()) {

@@ -49,19 +49,26 @@ impl<'a> Tree<'a> {
 
     /// Address number `index` of the first node with this `compatible`.
     pub fn address(&self, compatible: &[u8], index: usize) -> Option<u64> {
-        let (mut matches, mut reg) = (false, None);
+        let reg = self.property_of(compatible, b"reg")?;
+        let address = reg.get(index * 16..index * 16 + 8)?;
+        address.try_into().ok().map(u64::from_be_bytes)
+    }
+
+    /// This property of the first node with this `compatible` that has it.
+    pub fn property_of(&self, compatible: &[u8], wanted: &[u8]) -> Option<&'a [u8]> {
+        let (mut matches, mut found) = (false, None);
         self.walk(|part| {
             let Some((name, value)) = part else {
-                (matches, reg) = (false, None);
+                (matches, found) = (false, None);
                 return None;
             };
             if name == b"compatible" {
                 matches = value.split(|byte| *byte == 0).any(|one| one == compatible);
-            } else if name == b"reg" {
-                reg = value.get(index * 16..index * 16 + 8);
             }
-            let address = reg.filter(|_| matches)?;
-            address.try_into().ok().map(u64::from_be_bytes)
+            if name == wanted {
+                found = Some(value);
+            }
+            found.filter(|_| matches)
         })
     }
 
