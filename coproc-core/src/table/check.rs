@@ -242,8 +242,8 @@ impl Table {
         while i < index {
             let other = &self.registers[i];
             if other.window == r.window
-                && other.first() < r.offset + bytes
-                && r.first() < other.offset + other.width.bytes()
+                && other.first < r.offset + bytes
+                && r.first < other.offset + other.width.bytes()
             {
                 return Some("overlaps an earlier register");
             }

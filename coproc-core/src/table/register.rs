@@ -249,6 +249,9 @@ pub struct Register {
     pub reset: u64,
     /// What a scrub leaves.
     pub scrub: Scrub,
+    /// The first offset where it is met, and for how many bytes: of [`Narrow::Addressed`] more than its own.
+    pub(super) first: u64,
+    span: u64,
 }
 
 impl Register {
@@ -270,6 +273,8 @@ impl Register {
             held: false,
             reset: 0,
             scrub: Scrub::Never,
+            first: offset,
+            span: width.bytes(),
         }
     }
 
@@ -349,6 +354,15 @@ impl Register {
     #[must_use]
     pub const fn narrow(mut self, narrow: Narrow) -> Self {
         self.narrow = narrow;
+        self.first = match narrow {
+            Narrow::Addressed(from) => from,
+            _ => self.offset,
+        };
+        // One that begins behind its end is refused by the check.
+        self.span = self
+            .offset
+            .wrapping_add(self.width.bytes())
+            .wrapping_sub(self.first);
         self
     }
 
@@ -421,14 +435,6 @@ impl Register {
     pub const fn scrub(mut self, scrub: Scrub) -> Self {
         self.scrub = scrub;
         self
-    }
-
-    /// The first offset where it is.
-    pub(super) const fn first(&self) -> u64 {
-        match self.narrow {
-            Narrow::Addressed(from) => from,
-            _ => self.offset,
-        }
     }
 
     /// Whether the driver may read it without changing anything, and finds its value.
@@ -583,25 +589,20 @@ impl Table {
             if r.window != access.window || width > r.width {
                 return None;
             }
-            if let Narrow::Addressed(from) = r.narrow {
-                let bytes = r.width.bytes();
-                let into = offset.checked_sub(from).filter(|_| offset <= r.offset)?;
-                let word = into.checked_div(bytes)?;
-                let mask = word & r.width.mask() & width.mask();
-                return (word.wrapping_mul(bytes) == into).then_some(Part {
-                    index,
-                    shift: 0,
-                    mask,
-                    width,
-                });
-            }
-            let into = offset
-                .checked_sub(r.offset)
-                .filter(|&into| into < r.width.bytes())?;
+            let into = offset.checked_sub(r.first).filter(|&into| into < r.span)?;
             let takes = match r.narrow {
                 Narrow::Refused => width == r.width && into == 0,
                 Narrow::ZeroExtended => into == 0,
-                Narrow::Merged | Narrow::Addressed(_) => true,
+                Narrow::Merged => true,
+                Narrow::Addressed(_) => {
+                    let word = into.checked_div(r.width.bytes())?;
+                    return (word.wrapping_mul(r.width.bytes()) == into).then_some(Part {
+                        index,
+                        shift: 0,
+                        mask: word & r.width.mask() & width.mask(),
+                        width,
+                    });
+                }
             };
             // Below 8 bytes, so below 64 bits.
             let shift = u32::try_from(into).ok()?.wrapping_mul(8);

@@ -12,6 +12,7 @@
 
 use super::domain::{Activity, Domain, Vcpu};
 use super::schedule::{self, Member};
+use super::sharing::Link;
 use super::{
     devices, entropy, firmware, fixture, flash, interrupts, messages, passthrough, shared_memory,
     sharing,
@@ -126,7 +127,7 @@ fn data_abort(
     let Some(access) = access else {
         // No description: nothing can be emulated. But the current owner of a coprocessor may use any instruction on
         // its registers once they are mapped, so the touch is reported as if it had been a read.
-        let touched = coproc_access(member, address, Width::Byte, Operation::Read, true);
+        let touched = touch(member, address);
         if touched != Some(Answer::Retry) && touched != Some(Answer::Parked) {
             inject(member, registers, abort);
         }
@@ -164,13 +165,13 @@ fn mmio(member: Member, address: GuestPhysical, width: Width, operation: Operati
         return flash::access(domain, at, width, operation)
             .or_else(|| devices::access(domain, at, width, operation))
             .or_else(|| messages::access(domain, at, width, operation))
-            .or_else(|| fixture_access(member, at, width, operation, false))
+            .or_else(|| fixture_access(member, at, width, operation))
             .unwrap_or(Answer::Abort);
     }
     if let Some(offset) = within(at, layout::ECAM_BASE, layout::ECAM_SIZE) {
         return configuration(domain, offset, width, operation);
     }
-    coproc_access(member, address, width, operation, false).unwrap_or(Answer::Abort)
+    coproc_access(member, address, width, operation).unwrap_or(Answer::Abort)
 }
 
 fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operation) -> Answer {
@@ -213,7 +214,7 @@ fn configuration(domain: &Domain, offset: u64, width: Width, operation: Operatio
                     passthrough::configured(domain, &mut pci, effect.slot, true);
                 }
                 if effect.intx_disabled.is_some() || effect.message {
-                    sharing::resample(&link, 0);
+                    sharing::resample(&link);
                 }
             }
             if effect.message {
@@ -233,67 +234,70 @@ fn in_window(address: u64) -> bool {
         || within(address, layout::PCI_MEM64_BASE, layout::PCI_MEM64_SIZE).is_some()
 }
 
-/// An access to a coprocessor's window; `None` if there is no window. `touch`: the instruction has no description, only
-/// mapping the window helps.
+/// What is behind an address of PCI memory: BAR, offset in it, and the share.
+#[inline(always)]
+fn window(domain: &Domain, address: GuestPhysical) -> Option<(u8, u64, Link)> {
+    let pci = domain.pci.lock();
+    let (slot, bar, offset) = pci.bus.find(address.get())?;
+    let link = pci.links.get(usize::from(slot)).copied().flatten()?;
+    Some((bar, offset, link))
+}
+
+/// An access to a coprocessor's window; `None` if there is no window.
+#[inline(never)]
 fn coproc_access(
     member: Member,
     address: GuestPhysical,
     width: Width,
     operation: Operation,
-    touch: bool,
 ) -> Option<Answer> {
-    let found = {
-        let pci = member.domain.pci.lock();
-        let found = pci.bus.find(address.get());
-        found.and_then(|(slot, bar, offset)| {
-            Some((
-                bar,
-                offset,
-                pci.links.get(usize::from(slot)).copied().flatten()?,
-            ))
-        })
-    };
-    let Some((bar, offset, link)) = found else {
-        if touch {
-            let fixture = fixture_access(member, address.get(), width, operation, touch);
-            return fixture.or_else(|| in_window(address.get()).then_some(NOBODY));
-        }
+    let Some((bar, offset, link)) = window(member.domain, address) else {
         let shared = shared_memory::access(member.domain, address.get(), width, operation);
         return shared.or_else(|| in_window(address.get()).then_some(NOBODY));
     };
-    let access = window_access(usize::from(bar), offset, width, operation, touch);
+    let access = Access {
+        window: usize::from(bar),
+        offset,
+        width,
+        operation,
+    };
     Some(sharing::access(&link, member.vcpu, &access))
 }
 
-#[inline(always)]
-const fn window_access(
-    window: usize,
-    offset: u64,
-    width: Width,
-    operation: Operation,
-    touch: bool,
-) -> Access {
-    Access {
-        window,
-        offset: if touch { offset & !3 } else { offset },
-        width: if touch { Width::Word } else { width },
-        operation,
-    }
-}
-
 /// The same where a coprocessor is a node of the domain's tree.
-fn fixture_access(
-    member: Member,
-    at: u64,
-    width: Width,
-    operation: Operation,
-    touch: bool,
-) -> Option<Answer> {
+#[inline(never)]
+fn fixture_access(member: Member, at: u64, width: Width, operation: Operation) -> Option<Answer> {
     let (link, window, offset) = fixture::find(member.domain, at)?;
     let Some(link) = link else {
         return Some(NOBODY);
     };
-    let access = window_access(window, offset, width, operation, touch);
+    let access = Access {
+        window,
+        offset,
+        width,
+        operation,
+    };
+    Some(sharing::access(&link, member.vcpu, &access))
+}
+
+/// The instruction has no description: only mapping the window helps. `None` if there is no window.
+#[inline(never)]
+fn touch(member: Member, address: GuestPhysical) -> Option<Answer> {
+    let function = window(member.domain, address);
+    let function = function.map(|(bar, offset, link)| (Some(link), usize::from(bar), offset));
+    let found = function.or_else(|| fixture::find(member.domain, address.get()));
+    let Some((link, window, offset)) = found else {
+        return in_window(address.get()).then_some(NOBODY);
+    };
+    let Some(link) = link else {
+        return Some(NOBODY);
+    };
+    let access = Access {
+        window,
+        offset: offset & !3,
+        width: Width::Word,
+        operation: Operation::Read,
+    };
     Some(sharing::access(&link, member.vcpu, &access))
 }
 
@@ -324,7 +328,7 @@ pub fn resample(domain: &Domain, line: Line) {
         if let Some(link) = domain.link(slot)
             && intx_line(slot as u8, link.pin) == Some(pin as u8)
         {
-            sharing::resample(&link, 0);
+            sharing::resample(&link);
         }
     }
 }

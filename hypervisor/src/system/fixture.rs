@@ -89,7 +89,7 @@ pub fn ended(domain: &Domain, intid: u32) -> bool {
         let mut spis = fixture.spis.iter();
         if let Some(index) = spis.position(|spi| spi.wrapping_add(32) == intid) {
             if let Some(link) = fixture.link() {
-                sharing::resample(&link, index);
+                sharing::resample_line(&link, index);
             }
             return true;
         }

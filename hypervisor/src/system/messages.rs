@@ -55,7 +55,7 @@ pub fn ended(domain: &Domain, intid: u32) {
         }
     }
     for (slot, link) in &meant {
-        sharing::resample(link, 0);
+        sharing::resample(link);
         let mut pci = domain.pci.lock();
         pci.signals.ended(*slot, timer::now());
         watch(domain, &pci.signals);
@@ -83,7 +83,7 @@ pub fn look(domain: &Domain, now: Instant) {
     let due = domain.pci.lock().signals.due(now);
     for slot in due {
         if let Some(link) = domain.link(usize::from(slot)) {
-            sharing::resample(&link, 0);
+            sharing::resample(&link);
         }
         domain.pci.lock().signals.looked(slot, now);
     }

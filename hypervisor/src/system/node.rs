@@ -118,6 +118,7 @@ impl Node {
     }
 
     /// Masks what was taken, or lets all come.
+    #[inline(never)]
     pub fn mask(&mut self, masked: bool) {
         for wire in self.wires.iter_mut().filter(|wire| !wire.edge) {
             if !masked || wire.taken {
@@ -132,6 +133,7 @@ impl Node {
     }
 
     /// Whether no interrupt of the device, which is quiet, is on its way: then what comes is another's.
+    #[inline(never)]
     pub fn settled(&mut self) -> bool {
         let mut settled = true;
         for wire in &mut self.wires {
@@ -145,6 +147,7 @@ impl Node {
     }
 
     /// Sets a line of a domain.
+    #[inline(never)]
     pub fn set_interrupt(
         &mut self,
         share: &mut Share,
@@ -220,12 +223,14 @@ impl Node {
     ///
     /// # Errors
     /// [`IommuError`].
+    #[inline(never)]
     pub fn point(&self, iommu: &mut dyn Iommu, target: Target) -> Result<(), IommuError> {
         let mut streams = self.streams.iter();
         streams.try_for_each(|stream| iommu.point(*stream, target))
     }
 
     /// Takes what was recorded against its streams.
+    #[inline(never)]
     pub fn take_faults(&self, iommu: &mut dyn Iommu) -> Faults {
         let mut all = Faults::default();
         for stream in &self.streams {

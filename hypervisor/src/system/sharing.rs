@@ -11,6 +11,7 @@ use super::domain::{Activity, Domain, Vcpu};
 use super::exit::Answer;
 use super::firmware::{self, CoreRegisters, FirmwareCore, FirmwareShare};
 use super::node::Node;
+use super::pci::ConfigSpace;
 use super::recording::{feed, tell};
 use super::schedule;
 use crate::arch::cpu;
@@ -176,8 +177,10 @@ pub struct Instance {
     pub description: Option<FunctionDescription>,
     /// Bytes of save area for each vcoproc.
     pub save_area: u64,
-    /// Its physical interrupts, as its driver counts them; a firmware core has none.
-    pub interrupts: Vec<u32>,
+    /// Its first physical interrupt; a firmware core has none.
+    interrupt: Option<u32>,
+    /// The others, as its driver counts them.
+    more_interrupts: Vec<u32>,
     /// How it is to be shared.
     pub recipe: Recipe,
     presence: Presence,
@@ -221,18 +224,20 @@ impl Instance {
     pub fn new(
         path: String,
         description: Option<FunctionDescription>,
-        interrupts: Vec<u32>,
+        mut interrupts: Vec<u32>,
         recipe: Recipe,
         coproc: Coproc,
         side: Side,
         log: Option<Box<Log>>,
     ) -> Self {
+        let more_interrupts = interrupts.split_off(interrupts.len().min(1));
         Self {
             id: coproc.id(),
             path,
             description,
             save_area: coproc.description().save_area,
-            interrupts,
+            interrupt: interrupts.first().copied(),
+            more_interrupts,
             recipe,
             presence: Presence,
             ending: AtomicBool::new(false),
@@ -240,6 +245,11 @@ impl Instance {
             deadline: AtomicU64::new(NEVER),
             timer_cpu: AtomicUsize::new(0),
         }
+    }
+
+    /// Its physical interrupts.
+    pub fn interrupts(&self) -> impl Iterator<Item = u32> {
+        self.interrupt.iter().chain(&self.more_interrupts).copied()
     }
 
     /// The framework and what belongs to it.
@@ -301,7 +311,7 @@ impl Machine<'_> {
     /// Changes the physical function through the configuration space; `None` if it is none.
     pub(super) fn configure<R>(
         &self,
-        change: impl FnOnce(&mut super::pci::ConfigSpace, FunctionAddress) -> R,
+        change: impl FnOnce(&mut ConfigSpace, FunctionAddress) -> R,
     ) -> Option<R> {
         let Device::Pci { function, .. } = &self.side.device else {
             return None;
@@ -344,6 +354,18 @@ impl Machine<'_> {
             Device::Firmware(registers) => Some(registers.0),
             Device::Pci { .. } | Device::Node(_) => None,
         }
+    }
+
+    #[inline(never)]
+    fn map_node(&mut self, who: VcoprocId) -> bool {
+        let Some((node, share, domain)) = self.node(who) else {
+            return false;
+        };
+        let mapped = node.map_windows(share, domain);
+        if !mapped {
+            self.unmap_windows(who);
+        }
+        mapped
     }
 
     /// The device and a share, if it's a node.
@@ -397,17 +419,24 @@ impl Environment for Machine<'_> {
     }
 
     fn mask_interrupts(&mut self, masked: bool) {
-        if let Device::Node(node) = &mut self.side.device {
-            return node.mask(masked);
+        let set = |space: &mut ConfigSpace, function| {
+            vpci::set_interrupt_disable(space, function, masked);
+        };
+        if self.configure(set).is_none()
+            && let Device::Node(node) = &mut self.side.device
+        {
+            node.mask(masked);
         }
-        self.configure(|space, function| vpci::set_interrupt_disable(space, function, masked));
     }
 
     fn interrupt_asserted(&mut self, index: usize) -> bool {
+        if let Some(asserted) = self.configure(vpci::interrupt_status) {
+            return asserted;
+        }
         match &self.side.device {
             Device::Firmware(registers) => registers.0.interrupt_asserted(),
             Device::Node(node) => node.asserted(index),
-            Device::Pci { .. } => self.configure(vpci::interrupt_status).unwrap_or(false),
+            Device::Pci { .. } => false,
         }
     }
 
@@ -420,12 +449,8 @@ impl Environment for Machine<'_> {
     }
 
     fn map_windows(&mut self, who: VcoprocId) -> bool {
-        if let Some((node, share, domain)) = self.node(who) {
-            let mapped = node.map_windows(share, domain);
-            if !mapped {
-                self.unmap_windows(who);
-            }
-            return mapped;
+        if let Device::Node(_) = &self.side.device {
+            return self.map_node(who);
         }
         let Some(domain) = self.owner(who) else {
             return false;
@@ -558,12 +583,18 @@ impl Environment for Machine<'_> {
     }
 
     fn set_interrupt(&mut self, who: VcoprocId, index: usize, pending: bool) {
-        if let Some((node, share, domain)) = self.node(who) {
-            return node.set_interrupt(share, domain, index, pending);
-        }
-        let slot = self.share(who).map(|share| share.slot);
-        if let (Some(slot), Some(domain)) = (slot, self.owner(who)) {
-            domain.set_function_pending(slot, pending);
+        let Side { device, shares } = &mut *self.side;
+        let Some(share) = shares.iter_mut().find(|share| share.who == who) else {
+            return;
+        };
+        let Some(domain) = domain(share.domain) else {
+            return;
+        };
+        match device {
+            Device::Node(node) => node.set_interrupt(share, domain, index, pending),
+            Device::Pci { .. } | Device::Firmware(_) => {
+                domain.set_function_pending(share.slot, pending);
+            }
         }
     }
 
@@ -679,27 +710,42 @@ fn firmware_memory(
 #[cfg(feature = "fw-core")]
 pub fn core_interrupt(index: usize) {
     if let Some(instance) = super::get().and_then(|system| system.instances.get(index)) {
-        raise(instance, 0);
+        raise(instance);
     }
 }
 
-fn raise(instance: &Instance, index: usize) {
-    let input = Input::Interrupt(index);
-    let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.interrupt(env, index);
+/// The first interrupt, which is all that a function has.
+fn raise(instance: &Instance) {
+    let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.interrupt(env, 0);
     instance.with(|coproc, machine| {
-        if let Device::Node(node) = &mut machine.side.device {
-            node.taken(index);
+        if let Device::Node(_) = &machine.side.device {
+            return raise_node(coproc, machine, 0);
         }
-        tell(coproc, machine, input, call);
-        if let Device::Node(node) = &mut machine.side.device {
-            node.told(index);
-            // What the interrupt controller says isn't the device's word: that is asked for now.
-            if let Some(who) = coproc.current() {
-                let call = |c: &mut Coproc, env: &mut dyn Environment| c.resample(env, who, index);
-                tell(coproc, machine, Input::Resample(who, index), call);
-            }
-        }
+        tell(coproc, machine, Input::Interrupt(0), call);
     });
+}
+
+#[inline(never)]
+fn raise_other(instance: &Instance, index: usize) {
+    instance.with(|coproc, machine| raise_node(coproc, machine, index));
+}
+
+/// What the interrupt controller says isn't the device's word: that is asked for right afterwards.
+#[inline(never)]
+fn raise_node(coproc: &mut Coproc, machine: &mut Machine<'_>, index: usize) {
+    if let Device::Node(node) = &mut machine.side.device {
+        node.taken(index);
+    }
+    let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.interrupt(env, index);
+    tell(coproc, machine, Input::Interrupt(index), call);
+    if let Device::Node(node) = &mut machine.side.device {
+        node.told(index);
+    }
+    if let Some(who) = coproc.current() {
+        let call =
+            |coproc: &mut Coproc, env: &mut dyn Environment| coproc.resample(env, who, index);
+        tell(coproc, machine, Input::Resample(who, index), call);
+    }
 }
 
 #[inline]
@@ -716,8 +762,18 @@ pub fn interrupt_pending(link: &Link) -> bool {
     })
 }
 
-/// The domain deactivated the interrupt, or changed its mask.
-pub fn resample(link: &Link, index: usize) {
+/// The domain deactivated the interrupt of a function, or changed its mask.
+pub fn resample(link: &Link) {
+    if let Some(instance) = instance(link) {
+        let (who, input) = (link.who, Input::Resample(link.who, 0));
+        let call = |coproc: &mut Coproc, env: &mut dyn Environment| coproc.resample(env, who, 0);
+        instance.with(|coproc, machine| tell(coproc, machine, input, call));
+    }
+}
+
+/// The domain deactivated an interrupt of a node.
+#[inline(never)]
+pub fn resample_line(link: &Link, index: usize) {
     if let Some(instance) = instance(link) {
         let (who, input) = (link.who, Input::Resample(link.who, index));
         let call =
@@ -747,10 +803,15 @@ pub fn interrupt(intid: u32) -> bool {
     }
     let mut known = false;
     for instance in super::get().map_or(&[][..], |system| &system.instances) {
-        let mut interrupts = instance.interrupts.iter();
-        if let Some(index) = interrupts.position(|own| *own == intid) {
+        if instance.interrupt == Some(intid) {
             known = true;
-            raise(instance, index);
+            raise(instance);
+        } else if !instance.more_interrupts.is_empty() {
+            let mut more = instance.more_interrupts.iter();
+            if let Some(index) = more.position(|own| *own == intid) {
+                known = true;
+                raise_other(instance, index.saturating_add(1));
+            }
         }
     }
     known

@@ -140,9 +140,7 @@ pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
     let mut workshop = Workshop::new(&running);
     let mut domains = Vec::new();
     let coprocs = instances.iter();
-    let mut used: Vec<u32> = coprocs
-        .flat_map(|instance| instance.interrupts.iter().copied())
-        .collect();
+    let mut used: Vec<u32> = coprocs.flat_map(|instance| instance.interrupts()).collect();
     for config in configuration.domains.iter().flatten() {
         let given = passthrough::prepare(config, host, &mut windows, &mut used);
         match given.and_then(|given| workshop.place(config, given)) {
