@@ -346,8 +346,8 @@ pub struct Domain {
     pub fixtures: Vec<Fixture>,
     /// Its UART, if it has one.
     pub uart: Option<Mutex<Vpl011>>,
-    /// Where it manages Baton, if it may.
-    pub management: Option<Mutex<ManagementPort>>,
+    /// Where it manages Baton, if it may. Elsewhere: few have it, and it's larger than what is needed often.
+    pub management: Option<Box<Mutex<ManagementPort>>>,
     /// Its flash, if it started with firmware.
     pub flash: Mutex<Option<[Bank; 2]>>,
     /// Its clock and watchdog.
@@ -393,7 +393,7 @@ impl Domain {
             given,
             fixtures: fixture::of(&config),
             uart: config.vpl011.then(|| Mutex::new(Vpl011::new())),
-            management: config.control.then(Mutex::default),
+            management: config.control.then(Box::default),
             flash: Mutex::new(None),
             devices: Mutex::new(Devices::new(0, &config)),
             alarm: AtomicU64::new(u64::MAX),
