@@ -7,6 +7,7 @@ use crate::system::schedule::Member;
 use core::cell::UnsafeCell;
 use hypervisor::lifecycle::exits::Exits;
 use hypervisor::psci;
+use hypervisor::trap::step;
 use spin::Once;
 use tock_registers::interfaces::Readable;
 
@@ -173,10 +174,22 @@ pub(super) extern "C" fn baton_register(file: &RegisterFile, esr: u64) -> Quick 
     crate::system::emulation::register(*member, registers, esr)
 }
 
-/// Moves the guest on to its next instruction, while ELR stays in the system register.
+/// Moves the guest on to its next instruction, while its state stays in the system registers.
 #[inline(always)]
 pub fn skip_instruction() {
+    let pstate = read!("spsr_el2");
+    if pstate & step::AARCH32 != 0 {
+        return skip_instruction_in_aarch32(pstate);
+    }
     write!("elr_el2", read!("elr_el2").wrapping_add(4));
+}
+
+#[cold]
+#[inline(never)]
+fn skip_instruction_in_aarch32(pstate: u64) {
+    let (elr, spsr) = step::over(read!("elr_el2"), pstate, ESR_EL2.get());
+    write!("elr_el2", elr);
+    write!("spsr_el2", spsr);
 }
 
 /// Guest-physical address of a stage 2 fault.

@@ -27,6 +27,7 @@ use hypervisor::guest_tree::layout;
 use hypervisor::lifecycle::{Crash, Ending};
 use hypervisor::psci::{Call, Outcome};
 use hypervisor::trap::inject::Exception;
+use hypervisor::trap::step;
 use hypervisor::trap::syndrome::{self, MmioAccess, Trap};
 use hypervisor::vgic::Line;
 use hypervisor::vpci::{SLOTS, intx_line};
@@ -107,8 +108,10 @@ fn synchronous(member: Member, registers: &mut Registers) {
     }
 }
 
+/// The guest goes on behind the instruction of this exit.
 fn advance(registers: &mut Registers) {
-    registers.elr = registers.elr.wrapping_add(4);
+    let (esr, ..) = guest::syndrome();
+    (registers.elr, registers.spsr) = step::over(registers.elr, registers.spsr, esr);
 }
 
 fn wait(member: Member) {

@@ -3,6 +3,7 @@
 use super::boards::{self, A76};
 use crate::arch::fake::{self, Cpu, Exception, in_own_process};
 use alloc::vec::Vec;
+use hypervisor::guest_tree::layout::{RTC_BASE, UART_BASE};
 use hypervisor::vgic::Version;
 use std::time::Duration;
 
@@ -120,5 +121,30 @@ fn an_serror_of_a_guest_is_dropped_and_said() {
         fake::pass(Duration::from_millis(1));
         assert_eq!(cpus.map(Cpu::guest), before);
         assert!(fake::console().contains("d1: SError, dropped"));
+    });
+}
+
+/// A 32-bit program of a domain's loads from a device with a Thumb instruction of two bytes, the second of an IT block's three: both ways
+/// that an access is served, the short and the long one.
+#[test]
+fn a_thumb_program_goes_on_behind_its_instruction() {
+    /// USR, Thumb, ITTE EQ at its second instruction; behind it.
+    const BEFORE: u64 = 0x10 | 1 << 5 | 0b11 << 10;
+    const BEHIND: u64 = 0x10 | 1 << 5 | 0b110 << 10;
+    /// EC of a data abort, IL clear, a word to X2, level 3 of the translation.
+    const LOAD: u64 = 0x24 << 26 | 1 << 24 | 2 << 22 | 2 << 16 | 7;
+    in_own_process(|| {
+        let cpus = boards::two(Version::V3, A76);
+        for device in [UART_BASE + 0x18, RTC_BASE + 0xfe0] {
+            cpus[0].set_guest(|guest| {
+                guest.elr = 0x1_0002;
+                guest.spsr = BEFORE;
+                guest.x[2] = u64::MAX;
+            });
+            cpus[0].exit(Exception::Synchronous(LOAD, device, device >> 12 << 4));
+            let guest = cpus[0].guest();
+            assert_eq!((guest.elr, guest.spsr), (0x1_0004, BEHIND), "{device:#x}");
+            assert_ne!(guest.x[2], u64::MAX, "it was answered");
+        }
     });
 }

@@ -17,4 +17,5 @@ pub mod controls;
 pub mod float;
 pub mod identification;
 pub mod inject;
+pub mod step;
 pub mod syndrome;

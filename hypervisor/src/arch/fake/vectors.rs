@@ -54,7 +54,10 @@ extern "C" fn resume_guest(first: *mut Registers) -> ! {
             let saved = unsafe { &mut *file };
             match serve(exception, saved, &mut running) {
                 Some(kind) => break kind,
-                None => running.elr = with(|state, this| state.value(this, "elr_el2")),
+                None => with(|state, this| {
+                    running.elr = state.value(this, "elr_el2");
+                    running.spsr = state.value(this, "spsr_el2");
+                }),
             }
         };
         // SAFETY: likewise.
