@@ -193,12 +193,18 @@ pub fn receive() {
     mark_busy();
 }
 
-/// Moves on what has collected, a bounded amount. Cheap when there is nothing.
+/// Moves on what has collected, a bounded amount. Cheap when there is nothing: every exit that isn't short comes here.
+#[inline(always)]
 pub fn service() {
     let due = NEXT.load(Ordering::Relaxed);
-    if !BUSY.load(Ordering::Acquire) && (due == NEVER || timer::now().as_nanos() < due) {
-        return;
+    if BUSY.load(Ordering::Acquire) || (due != NEVER && timer::now().as_nanos() >= due) {
+        work();
     }
+}
+
+#[cold]
+#[inline(never)]
+fn work() {
     // Another CPU is at it already: it will see what this one has left, or the next exit does.
     let Some(mut face) = FACE.get().and_then(Mutex::try_lock) else {
         cpu::current().demand();
