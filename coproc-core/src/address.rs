@@ -14,6 +14,8 @@ macro_rules! address {
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         pub struct $name(u64);
 
+        // An alignment is a power of two, never 0.
+        #[allow(clippy::arithmetic_side_effects)]
         impl $name {
             /// The address with this numeric value.
             pub const fn new(value: u64) -> Self {

@@ -10,16 +10,6 @@
 //!
 //! The state is plain data that a driver keeps in its context, and moves with it; where the block stands among a coprocessor's registers, and how
 //! its firmware sees a request and yields, is the coprocessor's own.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use crate::register::Width;
 

@@ -2,16 +2,6 @@
 //!
 //! Histories must never be the reason that memory runs out or that somebody waits: a ring takes all its memory when it is made, and
 //! keeping one more item is a store. Items have sequence numbers from 0, so a reader that comes back later sees what it has missed.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

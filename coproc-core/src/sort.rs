@@ -2,16 +2,6 @@
 //!
 //! The standard library's sorts are made for long lists: for each type 2 to 3 KB of code. What is sorted here (regions of memory, BARs,
 //! reservations) is short and sorted rarely, so a heap sort does: no memory, and no list for which it is slow.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 /// Sorts by a key. Equal ones come in any order.
 pub fn by_key<T, K: Ord>(list: &mut [T], key: impl Fn(&T) -> K) {

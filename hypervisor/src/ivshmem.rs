@@ -6,16 +6,6 @@
 //! asserted while status and mask have a bit in common: INTA#, or one MSI message at each rise. In revision 1 only MSI-X interrupts.
 //!
 //! Source: QEMU, docs/specs/ivshmem-spec.rst.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use crate::vpci::{Bar, FunctionDescription};
 use coproc_core::register::Width;

@@ -5,6 +5,16 @@
 //! Parsing, emulation, bookkeeping: safe code that runs in host tests as it runs at EL2. The half that
 //! touches hardware is the binary (`main.rs`): `arch` has everything unsafe, `system` puts the two together.
 //! What none of its paths runs often is in a crate of its own, which is compiled for size, and stands here under its names.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 extern crate alloc;
 

@@ -2,16 +2,6 @@
 //!
 //! A UART, because every operating system has a driver for it and any user program can open a terminal. What is said over it is
 //! [`Port`]'s matter; here bytes pass between it and the UART, whose receive FIFO is filled as far as there is room, so that no byte of an answer is lost.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use crate::console::session::Port;
 use crate::vpl011::Vpl011;

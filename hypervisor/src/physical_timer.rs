@@ -6,16 +6,6 @@
 //! at EL1 use the virtual timer; this one is for those that insist.
 //!
 //! Source: Arm ARM DDI 0487, D11.2.4 "Timers": CNTP_CTL_EL0, CNTP_CVAL_EL0, CNTP_TVAL_EL0.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 const ENABLE: u64 = 1;
 const MASK: u64 = 1 << 1;

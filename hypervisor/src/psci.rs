@@ -9,16 +9,6 @@
 //! sign-extended to 64 bits, also for the 32-bit forms: callers compare either half.
 //!
 //! Sources: Arm DEN 0022 (PSCI 1.1), Arm DEN 0028 (SMCCC 1.2, SMCCC_ARCH_WORKAROUND_*).
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use crate::speculation::{Remedies, Remedy, Workaround};
 use alloc::vec::Vec;

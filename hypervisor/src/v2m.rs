@@ -5,16 +5,6 @@
 //! that has no LPIs. Address and SPIs are those that QEMU `virt` gives its own.
 //!
 //! Source: Server Base System Architecture 3.0 (Arm DEN 0029), appendix E.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use crate::guest_tree::layout::{V2M_BASE, V2M_FIRST, V2M_SPIS};
 use crate::vpci::Message;

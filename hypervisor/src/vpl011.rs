@@ -16,16 +16,6 @@
 //! because the SBSA driver never touches the control register.
 //!
 //! Source: Arm DDI 0183 (PrimeCell UART PL011 TRM), chapter 3; offsets and bits are its tables.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use arrayvec::ArrayVec;
 use coproc_core::register::Width;

@@ -6,16 +6,6 @@
 //! clock runs from the start, as on QEMU `virt`, since firmware may rely on that; setting it is private to the domain.
 //!
 //! Source: Arm DDI 0224 (PrimeCell Real Time Clock PL031 TRM), chapter 3; offsets and bits are its tables.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use coproc_core::register::Width;
 use coproc_core::time::Instant;

@@ -6,16 +6,6 @@
 //! they read there. The second stage begins when the first time-out is *noticed*, so a domain that wasn't run still has all of it.
 //!
 //! Source: Arm DEN0094 (BSA), Appendix "Generic watchdog": registers, and the pseudocode that [`Watchdog`] follows.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use coproc_core::register::Width;
 

@@ -3,16 +3,6 @@
 //!
 //! The rule for waking is the constant bandwidth server's: L. Abeni, G. Buttazzo, *Integrating multimedia applications in hard real-time
 //! systems*, RTSS 1998.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use coproc_core::algorithm::{AlgorithmError, Parameters};
 use coproc_core::time::Duration;

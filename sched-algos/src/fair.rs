@@ -3,16 +3,6 @@
 //!
 //! A flow's tag is the time that it was charged, divided by its weight (start-time fair queueing: P. Goyal, H. Vin, H. Cheng, SIGCOMM
 //! 1996). Which flows there are and who runs is the algorithm's business; here is only what a tag becomes.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use coproc_core::algorithm::AlgorithmError;
 use coproc_core::time::Duration;

@@ -4,16 +4,6 @@
 //! is. The least key is found in O(1); insert, change and removal are O(log n), and none of them takes memory:
 //! [`Heap::reserve`] took it before. The standard library's heap can't remove from the middle, and its trees allocate when a domain
 //! wakes up.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use alloc::vec::Vec;
 

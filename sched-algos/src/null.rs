@@ -7,16 +7,6 @@
 //! **Guarantees.** The owner waits for nothing but its first restore. A second vcoproc isn't admitted.
 //!
 //! **Cost.** O(1), no timer events.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use coproc_core::Algorithm;
 use coproc_core::algorithm::{AlgorithmError, Parameters, Pick, Tuning};

@@ -13,16 +13,6 @@
 //!
 //! **Cost.** Wake, sleep, charge: O(log n). Pick, too, amortised: each one whose slice was used up out of its turn is put at its level's end once.
 //! Weights and budgets are ignored.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use core::cmp::Reverse;
 

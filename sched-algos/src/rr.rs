@@ -10,16 +10,6 @@
 //! **Cost.** The queue is a doubly linked ring in a slab, so wake, sleep and pick are O(1) after a binary search for
 //! the id, O(log n). Memory is taken when a vcoproc is added, never later, so nothing that a domain
 //! does can run out of it.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use alloc::vec::Vec;
 use core::cell::Cell;

@@ -17,16 +17,6 @@
 //! 2 (n − 1) slices, refusals and switches.
 //!
 //! **Cost.** Wake, sleep, charge, pick: O(log n).
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use coproc_core::Algorithm;
 use coproc_core::algorithm::{AlgorithmError, Parameters, Pick, Tuning};

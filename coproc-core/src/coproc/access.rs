@@ -18,16 +18,6 @@
 //! A write while the device is asked to stop waits because it could start new work, and only the driver's register table knows
 //! which; written into the saved context it would be lost by the save that follows. The wait ends when the vcoproc is
 //! current again; a device that needs its domain to go on before it is quiet runs into the refusal bound.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use super::stage::Stage;
 use super::state::Place;

@@ -1,14 +1,4 @@
 //! The way in: restore a context, turn the streams to the domain, begin the slice.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use super::ledger::Bucket;
 use super::stage::Stage;

@@ -2,16 +2,6 @@
 //!
 //! The IOMMU records a fault with its stream, and all vcoprocs of a device share its stream. Whose a record is follows from
 //! when it was read: the records are read to the end while the streams abort, before another address space is named.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use super::switch::{MIN_AGAIN, MIN_LIMIT};
 use super::{Coproc, bump};

@@ -4,16 +4,6 @@
 //! abort, stop by force, reset; then the one vcoproc whose work it was has lost the device and all the others
 //! go on with their saved contexts. Only if the reset fails, or interrupts don't settle after it, or the IOMMU can't confirm that the device is cut
 //! off, is the coprocessor quarantined: nobody reaches it, everybody is told. Nothing here can stop the hypervisor.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use super::ledger::Bucket;
 use super::stage::Stage;

@@ -8,16 +8,6 @@
 //! A virtual line is never an event of its own, only ever the truth of the moment, taken from wherever it is: the device
 //! for the one whose context is in it, the saved context for all others. The source stays masked while the line is
 //! high, so that a domain that doesn't acknowledge costs nothing.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use super::stage::Stage;
 use super::state::Place;

@@ -1,14 +1,4 @@
 //! The way out: end the slice, prove the device quiet, take interrupts, faults and context out of it.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use super::ledger::Bucket;
 use super::stage::Stage;

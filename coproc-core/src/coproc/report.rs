@@ -1,16 +1,6 @@
 //! Everything that can be asked about a coprocessor, as one value.
 //!
 //! The management module shows it, tests compare it. It is a copy: nothing in it keeps the coprocessor locked.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use alloc::vec::Vec;
 

@@ -3,16 +3,6 @@
 //! A [`State`](super::State) says everything about the moment and is as large as that. The machine itself keeps what a state is about (whose, since
 //! when, why) where it is, and goes from stage to stage by writing this one byte: a switch is a dozen of them, and each is traced.
 //! A stage names what is being waited for; the step that starts the wait belongs to the transition into it.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use core::fmt;
 

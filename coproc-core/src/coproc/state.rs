@@ -4,16 +4,6 @@
 //! progress lives on a stack: all of it is kept between events, each of which takes it one or more
 //! steps further. A [`State`] shows it as one value, a plain copy, with just what means something at the moment; the machine itself goes from
 //! [`Stage`] to stage. A phase names what is being waited for; the step that starts the wait belongs to the transition into it.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use super::Coproc;
 use super::stage::Stage;

@@ -4,16 +4,6 @@
 //! gone the device is quiet, its interrupt masked and its streams on abort, because that is what an idle
 //! coprocessor without a context is. What is left to do is not to go on. A quarantined coprocessor can be ended too; to begin again it
 //! must let itself be reset, since nobody knows what state it is in.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use alloc::boxed::Box;
 

@@ -1,14 +1,4 @@
 //! The last slices: who had the device, from when to when.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use super::state::Reason;
 use crate::id::{DomainId, Epoch, VcoprocId};

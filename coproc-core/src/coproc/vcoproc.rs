@@ -1,14 +1,4 @@
 //! What the framework itself keeps about one vcoproc; its context is the driver's.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use super::report::{Counters, Spreads};
 use crate::id::{DomainId, VcoprocId};

@@ -1,14 +1,4 @@
 //! The machinery: a [`Driver`] out of a table and a [`Device`].
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

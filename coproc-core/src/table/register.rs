@@ -4,17 +4,6 @@
 //! before there is a program that could run with it. The builders ([`Register::read_write`] and so on) set what is usual for a
 //! kind; a table then names only what is unusual.
 
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
-
 use crate::driver::{Description, Hardware};
 use crate::register::{Access, Width};
 use crate::time::Duration;

@@ -6,16 +6,6 @@
 //! sequence without it breaks a rule.
 //!
 //! Source: Arm ARM DDI 0487, B2 (barriers), D7 (caches), D8 (translation, TLB maintenance), D24 (synchronisation of system registers).
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 pub mod caches;
 pub mod controls;

@@ -5,13 +5,6 @@
 //! one can't be had. Taking away is slower: the context must leave the device, then the IOMMU must confirm that it forgot the
 //! spaces, and only then is the memory free. What waits for that is *buried*, and [`attend`] looks after it; nobody waits. So it does for
 //! a coprocessor that is being unshared.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::firmware::FirmwareShare;
 use super::recording::feed;

@@ -2,13 +2,6 @@
 //!
 //! Messages are collected in a buffer of their own, because a message may be logged under any lock, while the console, which
 //! carries out commands, comes before all locks. Whoever leaves EL2 moves what has collected on.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::domain::Domain;
 use super::{management, schedule};

@@ -3,13 +3,6 @@
 //! A coprocessor that is described belongs to the hypervisor alone until it is shared, and again when it no longer is: no bus mastering,
 //! no decoding of its registers, interrupts masked at the source, streams on abort. Ending takes as long as the last
 //! context takes to leave; [`attend`] finishes it, called like everything that is buried.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::sharing::Instance;
 use super::{attachment, recording};

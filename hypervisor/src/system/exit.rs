@@ -2,13 +2,6 @@
 //!
 //! A guest can make EL2 do only what stands here. Whatever isn't known is injected into the guest as the
 //! architecture says.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::domain::{Activity, Domain, Vcpu};
 use super::schedule::{self, Member};

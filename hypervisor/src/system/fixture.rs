@@ -2,13 +2,6 @@
 //!
 //! A tree is read once, so the node is there for the domain's whole life, and so are its addresses and interrupts; what comes and goes is the
 //! share behind it. Without one the registers read all-ones, like a card that was pulled.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::domain::Domain;
 use super::exit::within;

@@ -2,13 +2,6 @@
 //!
 //! In array mode a bank is mapped read-only, so firmware runs from it without an exit, and only stores trap; in any other mode the mapping
 //! is taken away, and reads trap, too.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::FRAMES;
 use super::domain::{Domain, Stage2};

@@ -1,11 +1,4 @@
 //! Physical interrupts: taken here, whoever runs.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::domain::Activity;
 use super::{console, passthrough, schedule, sharing};

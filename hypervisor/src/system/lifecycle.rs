@@ -3,13 +3,6 @@
 //! All of it takes time that EL2 must not take at once: memory is scrubbed and copied, CPUs let go of vCPUs, coprocessors of contexts, the
 //! IOMMU of address spaces. So each is a [`Job`] whose steps are done one by one, on whichever CPU's timer comes first; whoever asked
 //! doesn't wait. At boot, when nothing else runs, the same steps are done in a row.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::domain::Domain;
 use super::load::{self, Cursor, Images};

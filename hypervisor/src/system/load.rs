@@ -365,7 +365,7 @@ impl Images {
             return true;
         };
         let at = at.wrapping_add(self.offset);
-        store(&domain.memory.read(), at, part);
+        domain.store(at.get(), part);
         self.offset = to as u64;
         true
     }
@@ -418,24 +418,6 @@ fn file(module: &Module) -> Result<&'static [u8], Error> {
         )
         .property("reg")
     })
-}
-
-/// Copies to a domain's memory, which may be in several pieces, so that the domain sees it with its caches off.
-fn store(pieces: &[Piece], at: GuestPhysical, data: &[u8]) {
-    let mut base = layout::RAM_BASE;
-    for piece in pieces {
-        let start = at.get().max(base);
-        let end = (at.get() + data.len() as u64).min(base + piece.size);
-        if start < end {
-            let host = piece.start.wrapping_add(start - base);
-            let from = (start - at.get()) as usize;
-            if let Some(part) = data.get(from..from + (end - start) as usize) {
-                memory::store(host, part);
-                memory::clean(host, part.len() as u64);
-            }
-        }
-        base += piece.size;
-    }
 }
 
 /// Makes everything of the domain as after power-on, vCPU 0 at its entry. All vCPUs are off, and it has no share.

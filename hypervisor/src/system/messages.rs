@@ -2,13 +2,6 @@
 //!
 //! The frame is the library's, and so is when to look ([`Signals`]). Sources are sampled through the coprocessor's lock, which comes
 //! before the bus's: so first it's asked who is concerned, then sampled, then told.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::domain::Domain;
 use super::exit::{Answer, within};

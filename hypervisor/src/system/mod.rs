@@ -27,6 +27,13 @@
 //! 18. one CPU's trace: nothing is locked under it
 //! 19. the buffer of messages: so that a message may be logged under any lock
 #![deny(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 pub mod attachment;
 pub mod boot;

@@ -4,13 +4,6 @@
 //! the framework is told so and asks the driver right afterwards, so that nothing is believed that the device doesn't say itself. And
 //! each level-sensitive line is masked by itself, while the domain whose context is in the device has it pending, so that one that isn't served keeps
 //! no other from coming. An edge is never masked: it comes once for each time.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::domain::Domain;
 use super::sharing::{Registers, Share};

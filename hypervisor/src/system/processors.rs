@@ -1,13 +1,6 @@
 //! Management of pools and vCPUs, as the console asks for it.
 //!
 //! CPUs have two numberings: Baton's (0 booted), in which pools are kept, and the device tree's, in which people think.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::domain::{Activity, Domain};
 use super::schedule::{self, SharedPool};

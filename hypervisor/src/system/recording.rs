@@ -1,13 +1,6 @@
 //! Feeding the framework, with or without a record.
 //!
 //! Whoever calls the framework does it through [`feed`], which costs a coprocessor that isn't recorded one test.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::sharing::Machine;
 use coproc_core::coproc::Coproc;

@@ -10,13 +10,6 @@
 //! sees all that was saved, list registers and virtual timer included; then it claims `resident` for itself. The wait is short: whoever was
 //! told to let go does nothing else first. From then on kicks go there: `resident` and `attention` are written and read in one total
 //! order (SeqCst), so a waker either sees the new CPU, or the new CPU sees what the waker left.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::domain::{Activity, Domain, Life, NOWHERE, Vcpu};
 use super::{attachment, console, devices, exit, interrupts, lifecycle, sharing};

@@ -2,13 +2,6 @@
 //!
 //! The memory itself is mapped into a domain while the domain's BAR decodes; the registers are always trapped. A ring takes
 //! the locks of one domain at a time: the ringing one's are released before the other's are taken.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::domain::{Domain, Pci, Stage2};
 use super::exit::Answer;

@@ -480,7 +480,7 @@ fn start_secondaries(machine: &Machine) -> Vec<Option<usize>> {
             log::warn!("CPU {:#x} stays off: {error}", found.mpidr);
             continue;
         }
-        let limit = timer::now() + coproc_core::time::Duration::from_secs(1);
+        let limit = timer::now().saturating_add(coproc_core::time::Duration::from_secs(1));
         while ONLINE.load(Ordering::SeqCst) & 1 << index == 0 && timer::now() < limit {
             core::hint::spin_loop();
         }

@@ -8,16 +8,6 @@
 //! The price is one lock for each pool; it is taken when a vCPU sleeps, wakes or is switched, never on the way through an ordinary exit.
 //!
 //! Not here: registers, locks, interrupts. `system/schedule.rs` carries decisions out.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 mod cpus;
 mod deadline;

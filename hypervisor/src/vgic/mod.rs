@@ -34,16 +34,6 @@
 //! its owner says so ([`hardware_withdrawn`](Vgic::hardware_withdrawn)): for the virtual timer, when the vCPU is loaded or looks at such registers. GICR_WAKER does its handshake but
 //! holds nothing back. Group 0 interrupts take list registers even while the vCPU's
 //! ICC_IGRPEN0_EL1 is 0, as GICD_CTLR alone decides here.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 mod bank;
 mod gich;

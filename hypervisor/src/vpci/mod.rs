@@ -18,16 +18,6 @@
 //!   is no write to memory: the hypervisor asks the GICv2m frame which interrupt it means.
 //!
 //! Source: PCI Local Bus Specification 3.0, chapter 6; PCI Express Base Specification, 7.2.2 (ECAM).
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 mod bus;
 mod description;

@@ -16,16 +16,6 @@
 //! And one for the caller: an operation that fails leaves the translation as it was. Tables are therefore
 //! reserved before anything is written. A reserve is chained through the first word of its own frames, because a heap that
 //! could fail halfway, or a fixed bound, would be needed otherwise.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 mod attributes;
 mod geometry;

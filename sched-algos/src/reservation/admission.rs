@@ -1,14 +1,4 @@
 //! Whether a set of reservations can be promised; see the module above for the bound.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use alloc::vec::Vec;
 

@@ -24,16 +24,6 @@
 //! that the next budgets pay.
 //!
 //! **Cost.** Wake, sleep, charge, pick: O(log n); admission O(n log n).
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 mod admission;
 

@@ -2,13 +2,6 @@
 //!
 //! Firmware has memory, its local registers, WFI, and nothing else. An access to anything else is an external abort, counted against its domain like the DMA
 //! of any device; system registers, HVC and SMC are UNDEFINED; and one that can't even fetch its instructions has crashed.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::FirmwareCore;
 use crate::arch::exits::{Exit, Registers};

@@ -3,13 +3,6 @@
 //! All of it is in tables of the firmware's own, with a VMID of its own; nothing else of the domain's memory is in them. Image and shared memory are Baton's, given to
 //! this one share, mapped non-cacheable on both sides: domain and firmware may use what attributes they like and still see the same bytes. A grant is the domain's own cacheable
 //! RAM; a firmware that uses it with its caches off leaves their maintenance to the domain.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::FirmwareCore;
 use crate::arch::memory;

@@ -10,13 +10,6 @@
 //! A device is given ([`entrust`]) before the domain starts and taken ([`withdraw`]) when its vCPUs are off, before anything of the
 //! domain's memory is another's: interrupts disabled and inactive, bus mastering off, streams on abort and the IOMMU synchronised, and a
 //! function reset if it can be. A device of the tree has no reset that is known here: the next life finds it as the last one left it.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 #[cfg_attr(
     not(feature = "sharing"),

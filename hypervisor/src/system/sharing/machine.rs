@@ -1,11 +1,4 @@
 //! One coprocessor's machine, as the framework knows it: its timer, registers, interrupts, windows, streams, and its domains' views of them.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 use super::{Device, NEVER, Reach, Share, Side};
 use crate::arch::{cpu, timer};

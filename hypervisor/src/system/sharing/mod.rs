@@ -1,11 +1,4 @@
 //! Where the sharing framework meets this machine: each coprocessor with its device, interrupt, stream and domains.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
 
 mod machine;
 

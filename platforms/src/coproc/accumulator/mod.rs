@@ -5,16 +5,6 @@
 //! with set and clear registers, a way to stop and a reset. No machine has it; it lives in its model (`model`), for the guide
 //! *Your coprocessor in an afternoon*, which quotes this file, and for the tests of what happens to a coprocessor that
 //! doesn't stop when asked.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 #[cfg(test)]
 mod escalation;

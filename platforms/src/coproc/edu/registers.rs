@@ -2,16 +2,6 @@
 //!
 //! Source: QEMU's docs/specs/edu.rst and the behaviour of its hw/misc/edu.c. Shared by the driver and by the model, so that a
 //! number can't differ between them; the *behaviour* is written twice, once in each, so that one tests the other.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use coproc_core::register::Width;
 

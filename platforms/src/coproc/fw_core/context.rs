@@ -2,16 +2,6 @@
 //!
 //! A domain must not be able to tell whether its vcoproc is in the device. So what an access means isn't written twice, once for the device and once
 //! for the saved context: both are this, and differ only in who calls it.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use coproc_core::paravirtual::{self, Paravirtual, feature};
 use coproc_core::register::Width;

@@ -7,16 +7,6 @@
 //!
 //! The domain may end a run and start another one while an instruction of the first still executes, and what that one
 //! then does must not befall the second: from such a write until the next `orders` nothing that the core reports counts.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use coproc_core::register::Width;
 use fw_core_abi::{local_interrupt, status};

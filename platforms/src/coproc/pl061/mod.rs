@@ -12,16 +12,6 @@
 //!   before interrupts are enabled.
 //! - Inputs are the board's, not the domain's: while away they read as they were last seen, and what happens on them then is nobody's. So a
 //!   domain that only waits for an input, and touches nothing, waits for good.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 #[cfg(any(test, feature = "model"))]
 pub mod model;

@@ -16,16 +16,6 @@
 //!
 //! An illegal command, or service failure mode, is final: [`Iommu::sync`] then fails for ever, because what the
 //! SMMU holds isn't known any more. [`Smmu::stop`] then makes every transaction abort without the help of any table.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 mod bus;
 #[cfg(test)]
