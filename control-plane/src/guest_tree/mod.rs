@@ -4,15 +4,15 @@
 //! runs, so the same kernels boot everywhere and nothing of the real board leaks. What a domain doesn't have is
 //! left out, so nothing in the tree is a promise that the emulation doesn't keep: no ITS, but a GICv2m frame, as on that board with a GICv2, and flash only
 //! with firmware in it.
-//! The watchdog is the only thing that QEMU's board hasn't. The kernel's seeds are there if the caller has any.
+//! The watchdog and, for who may manage Baton, a second UART are all that QEMU's board hasn't. The kernel's seeds are there if the caller has any.
 
 pub mod layout;
 mod passthrough;
 #[cfg(test)]
 mod tests;
 
-use crate::config::{Fixture, Passed};
-use crate::devicetree::Region;
+use crate::config::{DomainConfig, Fixture, Passed};
+use crate::devicetree::{self, Region};
 use crate::flash;
 use crate::passthrough::{Full, Place, plan};
 use alloc::format;
@@ -120,6 +120,41 @@ impl fmt::Display for Error {
 }
 
 impl core::error::Error for Error {}
+
+/// Makes the blob for a domain of this configuration. `host_memory`: see [`GuestTree::host_memory`].
+///
+/// # Errors
+/// See [`build`].
+pub fn of_domain(
+    config: &DomainConfig,
+    gic: GicVersion,
+    initrd: Option<Region>,
+    seeds: Option<Seeds>,
+    host_memory: &[Region],
+) -> Result<Vec<u8>, devicetree::Error> {
+    let guest = GuestTree {
+        memory: config.memory,
+        gic,
+        cpus: config.cpus,
+        uart: config.vpl011,
+        management: config.control,
+        flash: config.firmware,
+        pci: true,
+        bootargs: &config.bootargs,
+        initrd,
+        seeds,
+        devices: &config.passthrough,
+        fixtures: &config.fixtures,
+        host_memory,
+    };
+    build(&guest).map_err(|error| {
+        devicetree::Error::new(
+            config.path.clone(),
+            format!("device tree: {error}"),
+            "a description that a tree can hold",
+        )
+    })
+}
 
 /// Makes the blob for a domain.
 ///

@@ -24,7 +24,7 @@ use coproc_core::address::{GuestPhysical, HostPhysical};
 use core::sync::atomic::Ordering;
 use hypervisor::config::{DomainConfig, domains::Module};
 use hypervisor::devicetree::{Error, Region};
-use hypervisor::guest_tree::{self, GuestTree, layout};
+use hypervisor::guest_tree::{self, layout};
 use hypervisor::image;
 use hypervisor::lifecycle::numbers::Numbers;
 use hypervisor::management_port::ManagementPort;
@@ -383,28 +383,13 @@ fn tree(domain: &Domain, initrd: Option<Region>) -> Result<Vec<u8>, Error> {
         })
         .collect();
     drop(memory);
-    guest_tree::build(&GuestTree {
-        memory: config.memory,
-        gic: gic::version(),
-        cpus: config.cpus,
-        uart: config.vpl011,
-        management: config.control,
-        flash: config.firmware,
-        pci: true,
-        bootargs: &config.bootargs,
+    guest_tree::of_domain(
+        config,
+        gic::version(),
         initrd,
-        seeds: entropy::seeds(),
-        devices: &config.passthrough,
-        fixtures: &config.fixtures,
-        host_memory: &host_memory,
-    })
-    .map_err(|error| {
-        Error::new(
-            config.path.clone(),
-            format!("device tree: {error}"),
-            "a description that a tree can hold",
-        )
-    })
+        entropy::seeds(),
+        &host_memory,
+    )
 }
 
 fn file(module: &Module) -> Result<&'static [u8], Error> {

@@ -10,7 +10,7 @@ use control_plane::config::{
 };
 use control_plane::devicetree::{Error, Region};
 use control_plane::guest_tree::layout::PCI_SLOTS;
-use control_plane::guest_tree::{self, GicVersion, GuestTree};
+use control_plane::guest_tree::{self, GicVersion};
 use control_plane::image;
 use control_plane::passthrough;
 use coproc_core::address::PAGE_SIZE;
@@ -554,29 +554,7 @@ impl Plan<'_> {
             control_plane::config::machine::Gic::V3(_) => GicVersion::V3,
             control_plane::config::machine::Gic::V2(_) => GicVersion::V2,
         };
-        let tree = guest_tree::build(&GuestTree {
-            memory: config.memory,
-            gic,
-            cpus: config.cpus,
-            uart: config.vpl011,
-            management: config.control,
-            flash: config.firmware,
-            pci: true,
-            bootargs: &config.bootargs,
-            initrd,
-            seeds: None,
-            devices: &config.passthrough,
-            fixtures: &config.fixtures,
-            host_memory: &host_memory,
-        });
-        let expected = "a description that a tree can hold";
-        tree.map(|_| ()).map_err(|error| {
-            Error::new(
-                config.path.clone(),
-                format!("device tree: {error}"),
-                expected,
-            )
-        })
+        guest_tree::of_domain(config, gic, initrd, None, &host_memory).map(|_| ())
     }
 
     /// What lies where this module is to be, cut to what the tree says of its size.
