@@ -13,6 +13,9 @@ pub mod scif;
 #[cfg(feature = "scif")]
 pub use scif::Scif;
 
+#[cfg(test)]
+mod wire;
+
 use coproc_core::register::Width;
 
 /// A UART's registers.

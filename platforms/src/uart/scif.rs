@@ -151,6 +151,7 @@ impl<B: Bus> Uart for Scif<B> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::{self, Model as _};
     use super::*;
     use alloc::collections::VecDeque;
     use alloc::vec::Vec;
@@ -200,16 +201,27 @@ mod tests {
             }
         }
 
-        fn type_in(&mut self, byte: u8, broken: bool) {
+        fn arrive(&mut self, byte: u8, broken: bool) -> bool {
             if self.control & SCSCR_RE == 0 || self.overrun {
                 self.lost += 1;
-            } else if self.received.len() == usize::from(FIFO) {
+                return false;
+            }
+            if self.received.len() == usize::from(FIFO) {
                 self.overrun = true;
                 self.lost += 1;
-            } else {
-                self.received.push_back((byte, broken));
-                self.flags |= SCFSR_RDF | if broken { SCFSR_ER } else { 0 };
+                return false;
             }
+            self.received.push_back((byte, broken));
+            self.flags |= SCFSR_RDF | if broken { SCFSR_ER } else { 0 };
+            true
+        }
+    }
+
+    impl wire::Model for Model {
+        const FIFO: usize = FIFO as usize;
+
+        fn type_in(&mut self, byte: u8) -> bool {
+            self.arrive(byte, false)
         }
 
         fn shift_out(&mut self) {
@@ -219,10 +231,26 @@ mod tests {
             self.truth();
         }
 
+        fn waiting(&self) -> usize {
+            self.waiting.len()
+        }
+
+        fn sent(&self) -> &[u8] {
+            &self.sent
+        }
+
         fn asserted(&self) -> bool {
             let receive = SCFSR_RDF | SCFSR_DR | SCFSR_ER | SCFSR_BRK;
             self.control & SCSCR_TIE != 0 && self.flags & SCFSR_TDFE != 0
                 || self.control & SCSCR_RIE != 0 && (self.flags & receive != 0 || self.overrun)
+        }
+    }
+
+    impl wire::Wired for Scif<&mut Model> {
+        type Model = Model;
+
+        fn model(&mut self) -> &mut Model {
+            self.bus
         }
     }
 
@@ -247,7 +275,9 @@ mod tests {
                 SCFDR => {
                     let counts = self.waiting.len() << 8 | self.received.len();
                     match self.late.take() {
-                        Some((0, byte)) => self.type_in(byte, false),
+                        Some((0, byte)) => {
+                            self.type_in(byte);
+                        }
                         Some((left, byte)) => self.late = Some((left - 1, byte)),
                         None => {}
                     }
@@ -297,7 +327,7 @@ mod tests {
         assert_eq!(model.triggers, 0);
         assert_eq!(model.waiting.len(), 12);
         assert!(!model.overrun, "nothing would be received");
-        model.type_in(b'a', false);
+        model.type_in(b'a');
         assert_eq!(model.lost, 0);
     }
 
@@ -305,7 +335,7 @@ mod tests {
     fn room_interrupts_only_when_wanted_and_bytes_always() {
         let mut model = Model::found();
         let mut uart = Scif::new(&mut model);
-        uart.bus.type_in(b'a', false);
+        uart.bus.type_in(b'a');
         assert!(!uart.bus.asserted());
         uart.listen();
         assert!(uart.bus.asserted());
@@ -324,7 +354,7 @@ mod tests {
         assert!(uart.bus.asserted());
         uart.notify_room(false);
         assert!(!uart.bus.asserted());
-        uart.bus.type_in(b'b', false);
+        uart.bus.type_in(b'b');
         assert!(uart.bus.asserted());
     }
 
@@ -334,7 +364,7 @@ mod tests {
         let mut uart = Scif::new(&mut model);
         uart.listen();
         for byte in 0..20 {
-            uart.bus.type_in(byte, byte % 4 == 3);
+            uart.bus.arrive(byte, byte % 4 == 3);
         }
         assert_eq!(uart.bus.lost, 4);
         let mut taken = Vec::new();
@@ -345,7 +375,7 @@ mod tests {
             }
         }
         assert_eq!(taken, [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14]);
-        uart.bus.type_in(b'a', false);
+        uart.bus.type_in(b'a');
         assert_eq!(uart.receive(), Some(b'a'));
     }
 
@@ -356,7 +386,7 @@ mod tests {
             let mut model = Model::found();
             let mut uart = Scif::new(&mut model);
             uart.listen();
-            uart.bus.type_in(b'a', false);
+            uart.bus.type_in(b'a');
             uart.bus.late = Some((reads, b'b'));
             let mut taken = Vec::new();
             while let Some(byte) = uart.receive() {
@@ -380,41 +410,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes when, nothing is lost that had room, doubled or out of order, and a byte that waits asserts the line.
         #[test]
         fn bytes_pass_in_order(steps in prop::collection::vec((0u8..4, any::<u8>()), 0..200)) {
             let mut model = Model::found();
-            let mut uart = Scif::new(&mut model);
-            uart.listen();
-            let (mut typed, mut taken, mut given) = (Vec::new(), Vec::new(), Vec::new());
-            for (step, byte) in steps {
-                match step {
-                    0 => {
-                        let room = uart.bus.received.len() < usize::from(FIFO) && !uart.bus.overrun;
-                        uart.bus.type_in(byte, false);
-                        typed.extend(room.then_some(byte));
-                        prop_assert!(uart.bus.asserted());
-                    }
-                    1 => {
-                        uart.acknowledge();
-                        taken.extend(uart.receive());
-                    }
-                    2 => {
-                        let room = uart.bus.waiting.len() < usize::from(FIFO);
-                        prop_assert_eq!(uart.try_send(byte), room);
-                        given.extend(room.then_some(byte));
-                    }
-                    _ => uart.bus.shift_out(),
-                }
-            }
-            while let Some(byte) = uart.receive() {
-                taken.push(byte);
-            }
-            while !uart.bus.waiting.is_empty() {
-                uart.bus.shift_out();
-            }
-            prop_assert_eq!(typed, taken);
-            prop_assert_eq!(given, &model.sent[..]);
+            wire::bytes_pass_in_order(&mut Scif::new(&mut model), &steps)?;
         }
     }
 }
