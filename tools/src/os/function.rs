@@ -1,14 +1,14 @@
 //! A PCI function, as sysfs and `uio_pci_generic` show it.
 
+use super::ready::readable;
 use super::system::about;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 const DRIVER: &str = "/sys/bus/pci/drivers/uio_pci_generic";
@@ -175,17 +175,8 @@ impl Uio {
 
     /// Waits at most `limit`: how many interrupts came since the last call, 0 after a time-out.
     pub fn wait(&mut self, limit: Duration) -> io::Result<u32> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let time = Timespec::try_from(left).map_err(io::Error::other)?;
-            let mut fds = [PollFd::new(&self.events, PollFlags::IN)];
-            match poll(&mut fds, Some(&time)) {
-                Ok(0) => return Ok(0),
-                Ok(_) => break,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(about(&self.name, error)),
-            }
+        if !readable(&self.events, limit).map_err(|error| about(&self.name, error))? {
+            return Ok(0);
         }
         let mut bytes = [0; 4];
         self.events

@@ -5,6 +5,7 @@ pub mod function;
 pub mod memory;
 pub mod mmio;
 pub mod opening;
+pub mod ready;
 pub mod real;
 pub mod real_core;
 pub mod system;

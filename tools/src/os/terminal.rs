@@ -5,9 +5,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+
+use super::ready::readable;
 
 /// A terminal in raw mode, which nobody else has at the same time.
 #[derive(Debug)]
@@ -37,12 +38,7 @@ impl Terminal {
 
 impl Read for Terminal {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let patience = Timespec {
-            tv_sec: self.patience.as_secs() as i64,
-            tv_nsec: self.patience.subsec_nanos().into(),
-        };
-        let mut ready = [PollFd::new(&self.file, PollFlags::IN)];
-        if poll(&mut ready, Some(&patience))? == 0 {
+        if !readable(&self.file, self.patience)? {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
         }
         self.file.read(into)
