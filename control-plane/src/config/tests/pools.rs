@@ -7,8 +7,12 @@ use alloc::string::String;
 use coproc_core::time::Duration;
 
 fn configuration(chosen: impl FnOnce(&mut FdtWriter)) -> Configuration {
-    let blob = configured(chosen);
-    let tree = Tree::new(&blob).unwrap();
+    read(&configured(chosen))
+}
+
+/// With no driver and no algorithm for coprocs.
+pub(super) fn read(blob: &[u8]) -> Configuration {
+    let tree = Tree::new(blob).unwrap();
     let machine = Machine::from_tree(&tree).unwrap();
     let known = Known {
         drivers: &[],
@@ -17,7 +21,7 @@ fn configuration(chosen: impl FnOnce(&mut FdtWriter)) -> Configuration {
     Configuration::from_tree(&tree, &machine, &known)
 }
 
-fn pools(fdt: &mut FdtWriter, children: impl FnOnce(&mut FdtWriter)) {
+pub(super) fn pools(fdt: &mut FdtWriter, children: impl FnOnce(&mut FdtWriter)) {
     node(fdt, "cpu-pools", |fdt| {
         text(fdt, "compatible", "baton,cpu-pools");
         cells(fdt, "#address-cells", &[1]);
@@ -26,7 +30,12 @@ fn pools(fdt: &mut FdtWriter, children: impl FnOnce(&mut FdtWriter)) {
     });
 }
 
-fn pool(fdt: &mut FdtWriter, number: u32, cpus: &[u32], edit: impl FnOnce(&mut FdtWriter)) {
+pub(super) fn pool(
+    fdt: &mut FdtWriter,
+    number: u32,
+    cpus: &[u32],
+    edit: impl FnOnce(&mut FdtWriter),
+) {
     node(fdt, &alloc::format!("pool@{number}"), |fdt| {
         cells(fdt, "reg", &[number]);
         cells(fdt, "phandle", &[0x200 + number]);

@@ -1,9 +1,10 @@
 //! An R-Car H3 (Salvator-XS) in the shape of Linux's device tree for it: memory in banks above and below 4 GiB, two kinds of CPUs, PSCI by SMC, a
 //! GIC-400 inside of the bus whose second pages lie 64 KiB apart, a timer that names its interrupt controller itself, and a console that is a SCIF.
 
+use super::pools::{pool, pools, read};
 use super::{level, node, region};
+use crate::config::Configuration;
 use crate::config::machine::*;
-use crate::config::{Configuration, Known};
 use crate::devicetree::Tree;
 use crate::devicetree::tests::cells;
 use alloc::format;
@@ -233,31 +234,16 @@ fn an_r_car_h3_is_read_by_its_bindings() {
     assert!(machine.pci_hosts.is_empty() && machine.smmus.is_empty());
 }
 
-fn configuration(pools: &[&[u32]]) -> Configuration {
-    let blob = board(|fdt| {
-        if pools.is_empty() {
-            return;
+fn configuration(cpus: &[&[u32]]) -> Configuration {
+    read(&board(|fdt| {
+        if !cpus.is_empty() {
+            pools(fdt, |fdt| {
+                for (number, cpus) in (0..).zip(cpus) {
+                    pool(fdt, number, cpus, |_| {});
+                }
+            });
         }
-        node(fdt, "cpu-pools", |fdt| {
-            fdt.property_string("compatible", "baton,cpu-pools")
-                .unwrap();
-            cells(fdt, "#address-cells", &[1]);
-            cells(fdt, "#size-cells", &[0]);
-            for (number, cpus) in (0..).zip(pools) {
-                node(fdt, &format!("pool@{number}"), |fdt| {
-                    cells(fdt, "reg", &[number]);
-                    cells(fdt, "cpus", cpus);
-                });
-            }
-        });
-    });
-    let tree = Tree::new(&blob).unwrap();
-    let machine = Machine::from_tree(&tree).unwrap();
-    let known = Known {
-        drivers: &[],
-        schedulers: &[],
-    };
-    Configuration::from_tree(&tree, &machine, &known)
+    }))
 }
 
 #[test]
