@@ -8,6 +8,9 @@
 //! Waiting is by line and by position ([`Mark`]): a caller takes a mark, types a command, and looks
 //! only at what came after, so that an older `ok` is never taken for the answer, and two callers
 //! can wait for different things in the same stream.
+//!
+//! A line that Baton cut off to show another source's, and will show again from its start, is none:
+//! whoever looked at one as at a line would read `jobs=4` where `jobs=40` is to come.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -20,9 +23,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::command::shown;
+use control_plane::console::multiplexer::CUT;
 
-/// A position in the console's output: how many complete lines came before.
+use crate::command::shown;
+use crate::report::{Origin, split_tag};
+
+/// A position in the console's output: how many ended lines came before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark(usize);
 
@@ -50,7 +56,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    lines: Vec<String>,
+    lines: Vec<Line>,
     partial: Vec<u8>,
     /// Reader threads that haven't seen the end of their stream.
     readers: usize,
@@ -59,6 +65,35 @@ struct State {
     /// The handle was dropped or killed.
     stopped: bool,
     log_error: Option<String>,
+}
+
+/// What stood in one line of the screen.
+#[derive(Debug)]
+struct Line {
+    text: String,
+    /// Baton will show it again from its start.
+    beginning: bool,
+}
+
+impl Line {
+    fn new(bytes: &[u8]) -> Self {
+        Self {
+            text: line_text(bytes),
+            beginning: is_beginning(bytes),
+        }
+    }
+
+    fn whole(&self) -> Option<&str> {
+        (!self.beginning).then_some(&self.text)
+    }
+}
+
+impl State {
+    /// The whole lines from a position on, with their positions.
+    fn whole(&self, from: usize) -> impl Iterator<Item = (usize, String)> {
+        let lines = self.lines.iter().enumerate().skip(from);
+        lines.filter_map(|(at, line)| Some((at, line.whole()?.to_owned())))
+    }
 }
 
 impl Console {
@@ -122,20 +157,15 @@ impl Console {
         self.pid
     }
 
-    /// All complete lines so far, without line ends.
+    /// All complete lines so far, without line ends. The log has the beginnings of lines that were shown again, too.
     pub fn lines(&self) -> Vec<String> {
-        self.shared.state().lines.clone()
+        self.lines_after(Mark::START)
     }
 
     /// The complete lines after a mark.
     pub fn lines_after(&self, mark: Mark) -> Vec<String> {
-        self.shared
-            .state()
-            .lines
-            .iter()
-            .skip(mark.0)
-            .cloned()
-            .collect()
+        let state = self.shared.state();
+        state.whole(mark.0).map(|(_, text)| text).collect()
     }
 
     /// The position now.
@@ -177,13 +207,13 @@ impl Console {
         let mut state = self.shared.state();
         loop {
             // `look` may print or take its time: it must not hold up the reader.
-            let fresh: Vec<String> = state.lines.iter().skip(next).cloned().collect();
+            let fresh: Vec<(usize, String)> = state.whole(next).collect();
+            next = state.lines.len();
             let readers = state.readers;
             drop(state);
-            for line in &fresh {
-                next += 1;
+            for (at, line) in &fresh {
                 if let Some(found) = look(line) {
-                    return Ok((Mark(next), found));
+                    return Ok((Mark(at + 1), found));
                 }
             }
             if readers == 0 {
@@ -207,7 +237,7 @@ impl Console {
         }
     }
 
-    /// Waits for `text` in the line that isn't ended yet (a prompt) or in any line after `mark`.
+    /// Waits for `text` in the line that isn't ended yet (a prompt) or in any line, or beginning of one, after `mark`.
     ///
     /// # Errors
     /// If it doesn't come within `timeout`, or the child ends first.
@@ -216,13 +246,8 @@ impl Console {
         let mut state = self.shared.state();
         loop {
             let partial = String::from_utf8_lossy(&state.partial);
-            if partial.contains(text)
-                || state
-                    .lines
-                    .iter()
-                    .skip(mark.0)
-                    .any(|line| line.contains(text))
-            {
+            let mut lines = state.lines.iter().skip(mark.0);
+            if partial.contains(text) || lines.any(|line| line.text.contains(text)) {
                 return Ok(());
             }
             let now = Instant::now();
@@ -307,7 +332,9 @@ impl Console {
     fn missed(&self, what: &str, why: &str) -> anyhow::Error {
         let state = self.shared.state();
         let from = state.lines.len().saturating_sub(20);
-        let mut tail = state.lines.get(from..).unwrap_or_default().join("\n    ");
+        let tail = state.lines.iter().skip(from);
+        let tail: Vec<&str> = tail.map(|line| line.text.as_str()).collect();
+        let mut tail = tail.join("\n    ");
         if !state.partial.is_empty() {
             tail = format!("{tail}\n    {}", String::from_utf8_lossy(&state.partial));
         }
@@ -370,9 +397,9 @@ impl Shared {
                     &mut own
                 };
                 if byte == b'\n' {
-                    let text = line_text(line);
+                    let whole = Line::new(line);
                     line.clear();
-                    state.lines.push(text);
+                    state.lines.push(whole);
                 } else {
                     line.push(byte);
                 }
@@ -387,7 +414,7 @@ impl Shared {
             own
         };
         if !rest.is_empty() {
-            state.lines.push(line_text(&rest));
+            state.lines.push(Line::new(&rest));
         }
         state.readers -= 1;
         drop(state);
@@ -418,6 +445,16 @@ impl Shared {
 fn line_text(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.trim_matches('\r').to_owned()
+}
+
+/// Whether Baton says that it will show this line again from its start ([`CUT`]). Without Baton's tag it's a line of another program that happens to
+/// end so.
+fn is_beginning(bytes: &[u8]) -> bool {
+    let tagged = split_tag(&String::from_utf8_lossy(bytes)).0 != Origin::Untagged;
+    tagged
+        && CUT
+            .strip_suffix(b"\n")
+            .is_some_and(|cut| bytes.ends_with(cut))
 }
 
 /// Starts a child that the kernel kills when this process dies.

@@ -9,7 +9,9 @@
 //! for the source that has the input focus, at once where it already stands on the screen. When
 //! another source then has something to say, the screen's line is ended, and the unfinished line
 //! is shown again from its start later. So on the UART each line has one source, and each finished
-//! line of a source appears once in full, possibly after beginnings of itself.
+//! line of a source appears once in full, possibly after beginnings of itself. Nobody sees the
+//! difference between a line and its beginning, but programs that read the UART can: a line ends in
+//! CR LF, a beginning in [`CUT`], which no source can write.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -32,6 +34,9 @@ pub const IDLE: Duration = Duration::from_millis(200);
 pub const FOCUS_IDLE: Duration = Duration::from_millis(2);
 /// The same, if it was on the screen and was pushed off by others: they must have been silent for so long.
 pub const REDRAW: Duration = Duration::from_secs(1);
+
+/// What ends the beginning of a line that will be shown again.
+pub const CUT: &[u8] = b"\r\r\n";
 
 /// Where output comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -329,7 +334,7 @@ impl Multiplexer {
                         self.choose()?;
                         self.interrupt(index);
                         self.cursor = Cursor::LineStart;
-                        self.stage(b"\r\n");
+                        self.stage(CUT);
                     }
                 },
             }

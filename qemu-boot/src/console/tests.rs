@@ -37,6 +37,20 @@ fn gone_soon(pid: u32) -> bool {
 }
 
 #[test]
+fn a_line_that_will_be_shown_again_is_none() {
+    let script = r"printf '[d1] done jobs=4\r\r\n[baton] ok\r\n[d1] done jobs=40\r\nplain\r\r\n[    0.1] x\r\r\n[baton] > \r\r\n'; sleep 9";
+    let console = shell("beginning", script, SOON);
+    console
+        .wait_for_prompt(Mark::START, "[baton] > ", SOON)
+        .unwrap();
+    let lines = ["[baton] ok", "[d1] done jobs=40", "plain", "[    0.1] x"];
+    assert_eq!(console.lines(), lines);
+    let mark = console.mark();
+    let soon = Duration::from_millis(10);
+    assert!(console.wait_for_prompt(mark, "> ", soon).is_err());
+}
+
+#[test]
 fn a_conversation_by_lines() {
     let console = shell(
         "talk",

@@ -426,7 +426,7 @@ fn input_goes_to_the_focus_and_the_switch_is_announced() {
         assert_eq!(console.input(ESCAPE, T0), Event::None);
     }
     assert_eq!(console.focus(), Focus::Domain(D1));
-    assert_eq!(screen(&mut console), "\r\n[baton] input to d1\r\n");
+    assert_eq!(screen(&mut console), "\r\r\n[baton] input to d1\r\n");
     let bytes = [b'x'].into_iter().collect();
     assert_eq!(console.input(b'x', T0), Event::ToDomain(D1, bytes));
     console.flush_idle(at(1000));
