@@ -129,6 +129,14 @@ impl Machine {
         })
     }
 
+    /// Waits for `text` in a line that its source may never end, such as a prompt, tags included.
+    ///
+    /// # Errors
+    /// If it doesn't come in time.
+    pub fn wait_prompt(&self, text: &str) -> Result<()> {
+        self.qemu.wait_for_prompt(Mark::START, text, PATIENCE)
+    }
+
     /// Shows all lines, from the first on, to `look` until it gives something.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use baton_tests::{LIMIT, Machine, PATIENCE, number, poll, text};
+use baton_tests::{LIMIT, Machine, PATIENCE, number, text};
 use qemu_boot::demo::{self, ENTER};
 use qemu_boot::report::Record;
 use qemu_boot::scenario::{Action, Edit};
@@ -40,17 +40,9 @@ fn firmware_for_qemu_comes_to_its_prompt() -> Result<()> {
     machine.wait_domain("d1", "U-Boot's flash", PATIENCE, |line| {
         line.starts_with("Flash: 64 MiB").then_some(())
     })?;
-    // A prompt is no line before another one comes, and it is Baton's answer that comes.
-    poll("both prompts", PATIENCE, || {
-        machine.ask("domains")?;
-        let prompt = |name, prompt| {
-            machine
-                .output(name)
-                .iter()
-                .any(|line| line.contains(prompt))
-        };
-        Ok((prompt("d1", "=> ") && prompt("d2", "Shell> ")).then_some(()))
-    })?;
+    for prompt in ["[d1] => ", "Shell> "] {
+        machine.wait_prompt(prompt)?;
+    }
     // Where QEMU's second bank is; a checksum, then the first variable: "arch".
     machine.ask("console d1")?;
     machine.send(&format!("saveenv; md.l 4000004 1{ENTER}"))?;
