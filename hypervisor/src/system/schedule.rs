@@ -23,6 +23,7 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use coproc_core::time::Instant;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use hypervisor::guest_tree::layout::{PASSTHROUGH_SPIS, V2M_SPIS};
 use hypervisor::vcpu_schedule::{CpuSet, Pool, VcpuId};
 use hypervisor::vgic::{Deactivated, Kicks};
 use spin::{Mutex, Once};
@@ -365,17 +366,17 @@ fn settle(seat: &Seat, member: Member) -> bool {
 /// back here, on the CPU that took them.
 pub fn abandon(member: Member) {
     let Member { domain, vcpu } = member;
-    let mut physical: ArrayVec<u32, 64> = ArrayVec::new();
+    // Room for each private interrupt and each that a device of the domain's own can have: each is given back once.
+    let mut physical: ArrayVec<u32, { 32 + (PASSTHROUGH_SPIS + V2M_SPIS) as usize }> =
+        ArrayVec::new();
     {
         let mut vgic = domain.vgic.lock();
         let mut lists = vcpu.lists.lock();
         refresh_lists(&mut lists);
         let used = lists.in_use;
-        let mut note = |deactivated| {
-            if let Deactivated::Physical(intid) = deactivated {
-                // At most one for each private interrupt, and for each of a device of the domain's own.
-                let _ = physical.try_push(intid);
-            }
+        let mut note = |deactivated| match deactivated {
+            Deactivated::Physical(intid) => physical.try_push(intid).is_ok(),
+            Deactivated::Line(_) => true,
         };
         let mut kicks = vgic.collect(vcpu.index, &mut lists, &mut note);
         kicks |= vgic.reset_vcpu(vcpu.index);
@@ -520,10 +521,13 @@ fn exchange(member: Member, in_cpu: bool) {
         before = lists.in_use;
     }
     let kicks = vgic.collect(vcpu.index, &mut lists, &mut |deactivated| {
-        // No more than list registers and chores of one pass; more would be sampled by the next change.
-        let _ = changed.try_push(deactivated);
+        changed.try_push(deactivated).is_ok()
     });
     if !changed.is_empty() || !kicks.is_empty() {
+        if changed.is_full() {
+            // The rest in another pass, when interrupts were looked for.
+            vcpu.demand_attention();
+        }
         drop(lists);
         drop(vgic);
         collected(member, kicks, &changed);

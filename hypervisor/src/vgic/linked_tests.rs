@@ -51,6 +51,7 @@ fn sync(vgic: &mut Vgic, vcpu: usize, lists: &mut ListRegisters) -> (Vec<Deactiv
         if matches!(event, Deactivated::Physical(_)) {
             seen.push(event);
         }
+        true
     });
     let _ = vgic.deliver(vcpu, lists);
     (seen, kicks)
@@ -175,7 +176,10 @@ fn a_reported_one_tells_its_end() {
             set(&mut lists, false, true);
             set(&mut lists, false, false);
             let mut ends = vec![];
-            let _ = vgic.collect(1, &mut lists, &mut |event| ends.push(event));
+            let _ = vgic.collect(1, &mut lists, &mut |event| {
+                ends.push(event);
+                true
+            });
             assert_eq!(ends, [Deactivated::Line(Line::Spi(INTID))]);
         }
         assert_eq!(arrive(&mut vgic), Kicks::one(1));

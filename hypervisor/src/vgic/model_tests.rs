@@ -174,9 +174,8 @@ impl World {
         self.kicked = self.kicked.without(vcpu);
         let core = &mut self.cores[vcpu];
         let timer = &mut core.timer;
-        let kicks = self
-            .vgic
-            .collect(vcpu, &mut core.lists, &mut |event| match event {
+        let mut acted = |event| {
+            match event {
                 Deactivated::Physical(intid) => {
                     assert_eq!(intid, TIMER);
                     assert!(core::mem::take(timer), "not active");
@@ -185,7 +184,10 @@ impl World {
                 Deactivated::Line(Line::Ppi { vcpu: of, intid }) => {
                     assert_eq!((of, intid), (vcpu, TIMER));
                 }
-            });
+            }
+            true
+        };
+        let kicks = self.vgic.collect(vcpu, &mut core.lists, &mut acted);
         assert!(!kicks.contains(vcpu));
         self.kicked |= kicks;
         core.maintenance = self.vgic.deliver(vcpu, &mut core.lists);

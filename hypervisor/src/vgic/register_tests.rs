@@ -231,7 +231,7 @@ proptest! {
                 vgic.redistributor_read(vcpu, offset, width)
             };
             prop_assert_eq!(read & !width.mask(), 0);
-            let _ = vgic.collect(vcpu, &mut lists, &mut |_| ());
+            let _ = vgic.collect(vcpu, &mut lists, &mut |_| true);
             let _ = vgic.deliver(vcpu, &mut lists);
         }
     }

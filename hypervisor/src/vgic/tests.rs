@@ -44,7 +44,10 @@ fn vgic() -> Vgic {
 /// Collects; what was reported.
 fn collect(vgic: &mut Vgic, vcpu: usize, lists: &mut ListRegisters) -> Vec<Deactivated> {
     let mut seen = vec![];
-    let _ = vgic.collect(vcpu, lists, &mut |event| seen.push(event));
+    let _ = vgic.collect(vcpu, lists, &mut |event| {
+        seen.push(event);
+        true
+    });
     assert_eq!((lists.in_use, lists.lr), (0, [0; MAX_LISTS]));
     seen
 }
@@ -312,7 +315,10 @@ fn rerouted_while_active_ends_where_it_began() {
     assert!(!vgic.needs_sync(1));
     set_state(&mut lists, 33, false, false);
     let mut ends = 0;
-    let kicks = vgic.collect(0, &mut lists, &mut |_| ends += 1);
+    let kicks = vgic.collect(0, &mut lists, &mut |_| {
+        ends += 1;
+        true
+    });
     assert_eq!((kicks, ends), (Kicks::one(1), 1));
 }
 
@@ -545,6 +551,47 @@ fn end_by_icactiver_is_reported() {
     let kicks = vgic.distributor_write(1, ICACTIVER + 4, Word, 2);
     assert_eq!(kicks, Kicks::one(0));
     assert_eq!(collect(&mut vgic, 0, &mut lists), line);
+}
+
+#[test]
+fn what_there_is_no_room_for_is_reported_later() {
+    let mut vgic = vgic();
+    let mut lists = ListRegisters::new(4);
+    // All shared ones, and a private one, level-sensitive, active, and ended behind the list registers' back.
+    for word in [1, 2] {
+        for half in 0..2 {
+            let _ = vgic.distributor_write(0, 0xc00 + 8 * word + 4 * half, Word, 0);
+        }
+        let _ = vgic.distributor_write(0, ISACTIVER + 4 * word, Word, 0xffff_ffff);
+    }
+    let _ = vgic.redistributor_write(0, SGI + ISACTIVER, Word, 1 << 30);
+    let _ = collect(&mut vgic, 0, &mut lists);
+    for word in [1, 2] {
+        let _ = vgic.distributor_write(1, ICACTIVER + 4 * word, Word, 0xffff_ffff);
+    }
+    let _ = vgic.redistributor_write(0, SGI + ICACTIVER, Word, 1 << 30);
+    let mut seen = vec![];
+    for room in [0, 1, 40, 20, 4] {
+        assert!(vgic.needs_sync(0));
+        let mut left = room;
+        let _ = vgic.collect(0, &mut lists, &mut |event| {
+            if left > 0 {
+                seen.push(event);
+                left -= 1;
+                return true;
+            }
+            false
+        });
+        assert_eq!(left, 0);
+    }
+    let private = Deactivated::Line(Line::Ppi { vcpu: 0, intid: 30 });
+    let shared = (32..96).map(|intid| Deactivated::Line(Line::Spi(intid)));
+    assert_eq!(
+        seen,
+        [private].into_iter().chain(shared).collect::<Vec<_>>()
+    );
+    assert!(!vgic.needs_sync(0));
+    assert_eq!(collect(&mut vgic, 0, &mut lists), []);
 }
 
 #[test]

@@ -175,7 +175,8 @@ impl Vgic {
     }
 
     /// Takes everything back from this vCPU's list registers, which are then empty, and reports
-    /// what EL2 has to act upon. Answers other vCPUs that got something to do by it.
+    /// what EL2 has to act upon. Answers other vCPUs that got something to do by it. What `deactivated` has no room for, told by
+    /// `false`, is reported by the next call.
     ///
     /// The list registers must be as the hardware left them. With none in use and nothing
     /// changed it returns at once.
@@ -183,7 +184,7 @@ impl Vgic {
         &mut self,
         vcpu: usize,
         lists: &mut ListRegisters,
-        deactivated: &mut impl FnMut(Deactivated),
+        deactivated: &mut impl FnMut(Deactivated) -> bool,
     ) -> Kicks {
         let Some(cpu) = self.cpus.get(vcpu) else {
             return Kicks::NONE;
@@ -216,32 +217,48 @@ impl Vgic {
                 kicks |= self.refresh(index);
             }
         }
-        self.drain(vcpu, 0, deactivated);
+        let left = self.drain(vcpu, 0, deactivated);
         for word in Bits(core::mem::take(&mut self.chores)) {
-            self.drain(vcpu, word, deactivated);
+            if self.drain(vcpu, word, deactivated) {
+                self.chores |= bit(word);
+            }
         }
         if let Some(cpu) = self.cpus.get_mut(vcpu) {
-            cpu.resync = false;
+            cpu.resync = left;
         }
         kicks.without(vcpu)
     }
 
+    /// Reports what a word's interrupts have to be acted upon for. Returns whether something is left.
     #[inline]
-    fn drain(&mut self, vcpu: usize, word: u32, deactivated: &mut impl FnMut(Deactivated)) {
+    fn drain(
+        &mut self,
+        vcpu: usize,
+        word: u32,
+        deactivated: &mut impl FnMut(Deactivated) -> bool,
+    ) -> bool {
         let index = self.index(vcpu, word as usize);
         let Some(bank) = index.and_then(|index| self.banks.get_mut(index)) else {
-            return;
+            return false;
         };
-        for n in Bits(core::mem::take(&mut bank.release)) {
-            deactivated(Deactivated::Physical(u32::from(bank.physical(n))));
+        for n in Bits(bank.release) {
+            if !deactivated(Deactivated::Physical(u32::from(bank.physical(n)))) {
+                return true;
+            }
+            bank.release &= !bit(n);
         }
-        for n in Bits(core::mem::take(&mut bank.resample)) {
-            deactivated(Deactivated::Line(if word == 0 {
+        for n in Bits(bank.resample) {
+            let line = if word == 0 {
                 Line::Ppi { vcpu, intid: n }
             } else {
                 Line::Spi(word.wrapping_shl(5) | n)
-            }));
+            };
+            if !deactivated(Deactivated::Line(line)) {
+                return true;
+            }
+            bank.resample &= !bit(n);
         }
+        false
     }
 
     /// The interrupt that the guest's end of interrupt meant if it found no list register: the
