@@ -104,14 +104,6 @@ pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
     for warning in &configuration.warnings {
         log::warn!("{warning}");
     }
-    for config in configuration
-        .domains
-        .iter()
-        .flatten()
-        .filter(|config| config.control)
-    {
-        log::warn!("{}: baton,control has no effect yet", config.path);
-    }
     set_clock(&machine);
     take_memory(&machine, &configuration, tree, blob.len() as u64, image);
     let secret = entropy::begin(&parsed, blob, tree);

@@ -126,12 +126,6 @@ impl Plan<'_> {
             }
             Some(_) => {}
         }
-        for config in self.configuration.domains.iter().flatten() {
-            if config.control {
-                let text = format!("{}: baton,control has no effect yet", config.path);
-                self.findings.remark(&config.path, text);
-            }
-        }
     }
 
     /// `start.rs`, `start_secondaries`: the first CPU of the tree is taken for the one that boots.

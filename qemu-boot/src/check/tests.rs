@@ -9,7 +9,7 @@ use super::findings::Fate;
 use super::*;
 use crate::device_tree::Tree as Editable;
 use crate::machine_tree::{Defaults, configure};
-use crate::scenario::{CoprocSpec, DomainSpec, Edit, Scenario, SharedMemorySpec};
+use crate::scenario::{Action, CoprocSpec, DomainSpec, Edit, Scenario, SharedMemorySpec};
 use crate::workspace::write_if_changed;
 
 /// QEMU's `virt` with two CPUs, 1 GiB, a GICv3, an SMMUv3: `control-plane/src/devicetree/tests.rs` says how it was made.
@@ -85,11 +85,14 @@ fn a_good_tree_is_told_as_it_would_start() {
     let mut scenario = two();
     scenario.coprocs[0].scheduler = "weighted".into();
     scenario.domains[1].vcpus = 2;
-    let scenario = scenario.with_edit(Edit::cells(
-        "/chosen/domain@2",
-        "baton,coproc-weights",
-        &[3],
-    ));
+    let domain = "/chosen/domain@2";
+    let control = Edit {
+        node: domain.to_owned(),
+        action: Action::Set("baton,control".into(), Vec::new()),
+    };
+    let scenario = scenario
+        .with_edit(Edit::cells(domain, "baton,coproc-weights", &[3]))
+        .with_edit(control);
     for machine in [GICV3, GICV2] {
         let findings = check(&blob(machine, &scenario), &options()).unwrap();
         assert!(
