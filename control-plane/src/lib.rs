@@ -32,4 +32,5 @@ pub mod lifecycle;
 pub mod memory;
 pub mod passthrough;
 pub mod speculation;
+pub mod startup;
 pub mod trace;

@@ -22,7 +22,7 @@ extern crate alloc;
 pub use control_plane::injection;
 pub use control_plane::{
     config, console, devicetree, errata, flash, fw_cfg, guest_tree, image, lifecycle, memory,
-    passthrough, speculation, trace,
+    passthrough, speculation, startup, trace,
 };
 
 pub mod ivshmem;

@@ -20,7 +20,7 @@ use coproc_core::address::HostPhysical;
 use coproc_core::id::StreamId;
 use vm_fdt::FdtWriter;
 
-pub(crate) use domains::two_domains;
+pub(crate) use domains::{read, two_domains};
 
 const fn region(address: u64, size: u64) -> Region {
     Region { address, size }

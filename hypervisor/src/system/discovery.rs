@@ -6,6 +6,7 @@ use super::custody;
 use super::firmware::{self, CoreRegisters};
 use super::node::Node;
 use super::sharing::{Device, Instance, Recipe, Registers, Side};
+use super::site::Site;
 use super::start::DOMAIN_ADDRESS_BITS;
 use super::tables::TableFrames;
 use super::{boot, recording, smmu};
@@ -20,7 +21,7 @@ use coproc_core::driver::Match;
 use coproc_core::record::{Header, Log};
 use core::sync::atomic::Ordering;
 use hypervisor::config::machine::{Machine, PciHost, Trigger};
-use hypervisor::config::{Configuration, CoprocConfig, DeviceLocator, Dma, PciFunction};
+use hypervisor::config::{CoprocConfig, DeviceLocator, Dma, PciFunction};
 use hypervisor::devicetree::Error;
 use hypervisor::vpci::{self, FunctionAddress, FunctionDescription, WindowAllocator};
 use platforms::iommu::smmuv3::{Setup, Smmu};
@@ -72,44 +73,39 @@ pub fn start_iommu(machine: &Machine, gic: &mut gic::Gic) {
     }
 }
 
-/// Makes the coprocessors that are described, and shares those that are to be. `host`: where PCI functions are.
-pub fn start_coprocs(
-    host: Option<&PciHost>,
-    configuration: &Configuration,
-    windows: &mut WindowAllocator,
-    gic: &mut gic::Gic,
-    online: &[Option<usize>],
-) -> Vec<Instance> {
-    let mut instances = Vec::new();
-    for config in &configuration.coprocs {
-        let started = match &config.device {
-            DeviceLocator::Cpu { index, .. } => {
-                start_firmware_core(config, online.get(*index).copied().flatten())
-            }
-            DeviceLocator::Node(_) => start_node(config, gic),
-            DeviceLocator::Pci(function) => match host {
-                Some(host) => start_function(host, config, *function, windows, gic),
-                None => Err(config.device_absent()),
-            },
-        };
-        match started {
-            Ok(instance) => {
-                let index = instances.len();
-                if let Device::Firmware(registers) = &instance.core().side.device {
-                    registers.0.belongs_to(index);
-                }
-                let (path, device) = (&config.path, &config.device);
-                if config.shared {
-                    log::info!("{path}: {device} shared by {}", config.scheduler);
-                } else {
-                    log::info!("{path}: {device} not shared, it is disabled");
-                }
-                instances.push(instance);
-            }
-            Err(error) => log::error!("{error}"),
+/// Makes a coprocessor ready, and shares it if it is to be shared. It is the next one of the site's.
+///
+/// # Errors
+/// Why it can't be used.
+pub fn start_coproc(site: &mut Site<'_>, config: &CoprocConfig) -> Result<Instance, Error> {
+    let Site {
+        host,
+        windows,
+        gic,
+        online,
+        instances,
+        ..
+    } = site;
+    let instance = match &config.device {
+        DeviceLocator::Cpu { index, .. } => {
+            start_firmware_core(config, online.get(*index).copied().flatten())
         }
+        DeviceLocator::Node(_) => start_node(config, gic),
+        DeviceLocator::Pci(function) => match host {
+            Some(host) => start_function(host, config, *function, windows, gic),
+            None => Err(config.device_absent()),
+        },
+    }?;
+    if let Device::Firmware(registers) = &instance.core().side.device {
+        registers.0.belongs_to(instances.len());
     }
-    instances
+    let (path, device) = (&config.path, &config.device);
+    if config.shared {
+        log::info!("{path}: {device} shared by {}", config.scheduler);
+    } else {
+        log::info!("{path}: {device} not shared, it is disabled");
+    }
+    Ok(instance)
 }
 
 fn start_function(

@@ -2,22 +2,19 @@
 //! the configuration was read.
 
 use super::sharing::Instance;
+use super::site::Site;
 use crate::arch::gic::Gic;
-use alloc::vec::Vec;
-use hypervisor::config::Configuration;
-use hypervisor::config::machine::{Machine, PciHost};
-use hypervisor::vpci::WindowAllocator;
+use hypervisor::config::CoprocConfig;
+use hypervisor::config::machine::Machine;
+use hypervisor::devicetree::Error;
 
 /// Leaves the IOMMU as the boot loader left it.
 pub const fn start_iommu(_: &Machine, _: &mut Gic) {}
 
-/// None.
-pub const fn start_coprocs(
-    _: Option<&PciHost>,
-    _: &Configuration,
-    _: &mut WindowAllocator,
-    _: &mut Gic,
-    _: &[Option<usize>],
-) -> Vec<Instance> {
-    Vec::new()
+/// Never called: no driver has a name.
+///
+/// # Errors
+/// Always.
+pub fn start_coproc(_: &mut Site<'_>, config: &CoprocConfig) -> Result<Instance, Error> {
+    Err(config.device_absent())
 }

@@ -63,6 +63,7 @@ pub mod recording;
 pub mod schedule;
 pub mod shared_memory;
 pub mod sharing;
+pub mod site;
 #[cfg(feature = "sharing")]
 pub mod smmu;
 pub mod start;

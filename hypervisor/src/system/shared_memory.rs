@@ -38,22 +38,11 @@ pub struct Port {
     mapped: Option<u64>,
 }
 
-/// Makes the regions and plugs them into their domains, none of which has started.
-pub fn create(configured: &[SharedMemory], domains: &[Domain]) -> Vec<Region> {
-    let mut regions = Vec::new();
-    for config in configured {
-        match region(config, domains, regions.len()) {
-            Ok(region) => regions.push(region),
-            Err(error) => {
-                log::error!("{error}");
-                log::error!("{} is not created", config.path);
-            }
-        }
-    }
-    regions
-}
-
-fn region(config: &SharedMemory, domains: &[Domain], index: usize) -> Result<Region, Error> {
+/// Makes region number `index` and plugs it into its domains, none of which has started.
+///
+/// # Errors
+/// What it wants and there isn't.
+pub fn create(config: &SharedMemory, domains: &[Domain], index: usize) -> Result<Region, Error> {
     let other = |found, expected: &'static str| Error::new(config.path.clone(), found, expected);
     let mut found = Vec::new();
     for id in &config.domains {

@@ -2,10 +2,9 @@
 
 use super::entropy;
 use super::firmware;
-use super::load::{self, Workshop};
+use super::site::{Console, Site};
 use super::{
-    FRAMES, System, boot, console, devices, discovery, interrupts, lifecycle, passthrough, pci,
-    schedule, shared_memory,
+    FRAMES, System, boot, console, devices, discovery, interrupts, lifecycle, load, pci, schedule,
 };
 use crate::arch::{
     self, context, cpu, errata, gic, guest, memory, mmu, power, report, timer, uart,
@@ -21,7 +20,7 @@ use hypervisor::config::{Configuration, Known, KnownName};
 use hypervisor::devicetree::{Error, Region, Tree};
 use hypervisor::lifecycle::State;
 use hypervisor::speculation::BranchPredictor;
-use hypervisor::vcpu_schedule::{self, CpuSet, Pool};
+use hypervisor::startup;
 use hypervisor::vpci::{self, ConfigAccess, FunctionAddress, HostWindow, WindowAllocator};
 use platforms::translation::Geometry;
 use spin::Mutex;
@@ -98,12 +97,7 @@ pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
 
     let known = known_names();
     let configuration = known.with(|known| Configuration::from_tree(&parsed, &machine, known));
-    for error in configuration.errors() {
-        log::error!("{error}");
-    }
-    for warning in &configuration.warnings {
-        log::warn!("{warning}");
-    }
+    startup::tell(&configuration, &mut Console);
     set_clock(&machine);
     take_memory(&machine, &configuration, tree, blob.len() as u64, image);
     let secret = entropy::begin(&parsed, blob, tree);
@@ -120,41 +114,14 @@ pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
     super::trace::start(online.iter().flatten().count());
     let host = start_pci(&machine);
     discovery::start_iommu(&machine, &mut gic);
-    let mut windows = pci_windows(host);
-    let instances = discovery::start_coprocs(host, &configuration, &mut windows, &mut gic, &online);
-
-    // Firmware cores run no vCPU.
-    let running: Vec<Option<usize>> = online
-        .iter()
-        .map(|number| number.filter(|number| !firmware::is_core(*number)))
-        .collect();
-    start_pools(&configuration, &running);
-    let mut workshop = Workshop::new(&running);
-    let mut domains = Vec::new();
-    let coprocs = instances.iter();
-    let mut used: Vec<u32> = coprocs.flat_map(|instance| instance.interrupts()).collect();
-    for config in configuration.domains.iter().flatten() {
-        let given = passthrough::prepare(config, host, &mut windows, &mut used);
-        match given.and_then(|given| workshop.place(config, given)) {
-            Ok(domain) => domains.push(domain),
-            Err(error) => {
-                log::error!("{error}");
-                log::error!("{} is not created", config.path);
-            }
-        }
-    }
-    for domain in domains.iter().filter(|domain| domain.config.enabled) {
-        if !lifecycle::create_at_boot(domain, &instances) {
-            log::error!("{} is not created", domain.path);
-        }
-    }
-    for rejected in configuration
-        .domains
-        .iter()
-        .filter_map(|domain| domain.as_ref().err())
-    {
-        log::error!("{} is not created", rejected.path);
-    }
+    let mut site = Site::new(host, pci_windows(host), &mut gic, &online);
+    startup::run(&configuration, &mut site);
+    let Site {
+        instances,
+        domains,
+        shared,
+        ..
+    } = site;
     if let Some(uart) = &machine.uart
         && let Some(interrupt) = uart.interrupt
         && let Err(error) = gic.enable(
@@ -165,7 +132,6 @@ pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
     {
         log::warn!("{}: {error}; no input", uart.path);
     }
-    let shared = shared_memory::create(&configuration.shared, &domains);
     let system = super::publish(System {
         machine,
         numbers: online,
@@ -196,35 +162,6 @@ pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
         }
     }
     schedule::run()
-}
-
-/// Makes the pools of CPUs. A pool without a CPU that runs vCPUs stays empty, and refuses every domain.
-fn start_pools(configuration: &Configuration, running: &[Option<usize>]) {
-    let mut used = CpuSet::NONE;
-    let mut pools = Vec::new();
-    for config in &configuration.pools {
-        let cpus: CpuSet = config
-            .cpus
-            .iter()
-            .filter_map(|cpu| running.get(*cpu).copied().flatten())
-            .collect();
-        if cpus.is_empty() {
-            log::error!("{}: cpus: none of them runs vCPUs", config.path);
-        }
-        used |= cpus;
-        // The configuration has looked the name up in the same list.
-        let Some(algorithm) = vcpu_schedule::by_name(config.scheduler, cpus) else {
-            log::error!("{}: scheduler: {}", config.path, config.scheduler);
-            continue;
-        };
-        pools.push((config.id, Pool::new(cpus, algorithm)));
-    }
-    for (index, cpu) in running.iter().enumerate() {
-        if cpu.is_some_and(|cpu| !used.contains(cpu)) {
-            log::warn!("CPU {index} is in no pool: it runs no vCPU");
-        }
-    }
-    schedule::start_pools(pools);
 }
 
 /// The other CPUs come here.

@@ -1,7 +1,7 @@
 //! What Baton would say about a device tree, told without booting.
 //!
-//! No second reading of the configuration: the tree goes through the code that reads it at boot, in boot's order, and what boot then does with
-//! domains, pools and coprocs is done with the same types (`plan.rs`). What only hardware can answer (does a device answer, does a CPU
+//! No second reading of the configuration: the tree goes through the code that reads it at boot, and what boot then does with domains, pools and
+//! coprocs is done by the same code in the same order (`plan`). What only hardware can answer (does a device answer, does a CPU
 //! come) is taken for granted and listed, so that nobody takes silence for a yes.
 
 pub mod features;

@@ -25,12 +25,7 @@ pub struct Taken(Vec<Piece>);
 
 impl Ram {
     /// The machine's, without what is taken before any domain is.
-    pub fn new(
-        machine: &Machine,
-        configuration: &Configuration,
-        baton: u64,
-        tree: u64,
-    ) -> Result<Self, FrameError> {
+    pub fn new(machine: &Machine, configuration: &Configuration, baton: u64, tree: u64) -> Self {
         let start = machine.memory.first().map_or(0, |bank| bank.address);
         let mut taken: Vec<Region> = configuration.module_regions().collect();
         for (offset, size) in [(BATON, baton), (TREE, tree)] {
@@ -39,9 +34,10 @@ impl Ram {
         }
         let mut frames = Frames::new();
         for region in machine.free_memory(&taken) {
-            frames.add(HostPhysical::new(region.address), region.size)?;
+            // Free ranges don't overlap, so it's never refused.
+            let _ = frames.add(HostPhysical::new(region.address), region.size);
         }
-        Ok(Self(frames))
+        Self(frames)
     }
 
     /// Bytes free.

@@ -148,7 +148,7 @@ pub(crate) fn two_domains() -> Vec<u8> {
     })
 }
 
-pub(super) fn read(blob: &[u8]) -> Configuration {
+pub(crate) fn read(blob: &[u8]) -> Configuration {
     let tree = Tree::new(blob).unwrap();
     let machine = Machine::from_tree(&tree).unwrap();
     Configuration::from_tree(&tree, &machine, &KNOWN)

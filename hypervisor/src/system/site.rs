@@ -1,0 +1,152 @@
+//! The machine on which a configuration is carried out: each step of [`hypervisor::startup`], which knows their order.
+
+use super::domain::Domain;
+use super::load::Workshop;
+use super::sharing::Instance;
+use super::{discovery, firmware, lifecycle, passthrough, schedule, shared_memory};
+use crate::arch::gic::Gic;
+use alloc::vec::Vec;
+use core::fmt;
+use hypervisor::config::machine::PciHost;
+use hypervisor::config::{CoprocConfig, DomainConfig, PoolConfig, SharedMemory};
+use hypervisor::devicetree::Error;
+use hypervisor::startup::{self, Voice};
+use hypervisor::vcpu_schedule::{self, CpuSet, Pool};
+use hypervisor::vpci::WindowAllocator;
+
+/// The console, for what is found at boot.
+pub struct Console;
+
+impl Voice for Console {
+    fn error(&mut self, error: &Error) {
+        log::error!("{error}");
+    }
+
+    fn warning(&mut self, _: &str, line: fmt::Arguments<'_>) {
+        log::warn!("{line}");
+    }
+
+    fn note(&mut self, _: &str, line: fmt::Arguments<'_>) {
+        log::info!("{line}");
+    }
+}
+
+/// What the steps work with, and what they have made.
+pub struct Site<'a> {
+    /// Where PCI functions are.
+    pub host: Option<&'a PciHost>,
+    /// Addresses for their BARs.
+    pub windows: WindowAllocator,
+    /// The interrupt controller.
+    pub gic: &'a mut Gic,
+    /// For each CPU of the device tree its number here, if it runs.
+    pub online: &'a [Option<usize>],
+    /// Likewise, if it runs vCPUs.
+    pub running: Vec<Option<usize>>,
+    /// The coprocessors.
+    pub instances: Vec<Instance>,
+    /// Interrupts that are somebody's.
+    pub used: Vec<u32>,
+    /// A place for each domain.
+    pub domains: Vec<Domain>,
+    /// Memory that domains share.
+    pub shared: Vec<shared_memory::Region>,
+}
+
+impl<'a> Site<'a> {
+    /// With nothing made yet.
+    pub const fn new(
+        host: Option<&'a PciHost>,
+        windows: WindowAllocator,
+        gic: &'a mut Gic,
+        online: &'a [Option<usize>],
+    ) -> Self {
+        Self {
+            host,
+            windows,
+            gic,
+            online,
+            running: Vec::new(),
+            instances: Vec::new(),
+            used: Vec::new(),
+            domains: Vec::new(),
+            shared: Vec::new(),
+        }
+    }
+}
+
+impl Voice for Site<'_> {
+    fn error(&mut self, error: &Error) {
+        Console.error(error);
+    }
+
+    fn warning(&mut self, path: &str, line: fmt::Arguments<'_>) {
+        Console.warning(path, line);
+    }
+}
+
+impl startup::Site for Site<'_> {
+    fn coproc(&mut self, config: &CoprocConfig) -> Result<(), Error> {
+        let instance = discovery::start_coproc(self, config)?;
+        self.used.extend(instance.interrupts());
+        self.instances.push(instance);
+        Ok(())
+    }
+
+    /// A pool without a CPU that runs vCPUs stays empty, and refuses every domain.
+    fn pools(&mut self, configs: &[PoolConfig]) {
+        // Firmware cores run no vCPU.
+        let online = self.online.iter();
+        self.running = online
+            .map(|number| number.filter(|number| !firmware::is_core(*number)))
+            .collect();
+        let mut used = CpuSet::NONE;
+        let mut pools = Vec::new();
+        for config in configs {
+            let cpus: CpuSet = config
+                .cpus
+                .iter()
+                .filter_map(|cpu| self.running.get(*cpu).copied().flatten())
+                .collect();
+            if cpus.is_empty() {
+                log::error!("{}: cpus: none of them runs vCPUs", config.path);
+            }
+            used |= cpus;
+            // The configuration has looked the name up in the same list.
+            let Some(algorithm) = vcpu_schedule::by_name(config.scheduler, cpus) else {
+                log::error!("{}: scheduler: {}", config.path, config.scheduler);
+                continue;
+            };
+            pools.push((config.id, Pool::new(cpus, algorithm)));
+        }
+        for (index, cpu) in self.running.iter().enumerate() {
+            if cpu.is_some_and(|cpu| !used.contains(cpu)) {
+                log::warn!("CPU {index} is in no pool: it runs no vCPU");
+            }
+        }
+        schedule::start_pools(pools);
+    }
+
+    fn place(&mut self, config: &DomainConfig) -> Result<(), Error> {
+        let given = passthrough::prepare(config, self.host, &mut self.windows, &mut self.used)?;
+        let domain = Workshop::new(&self.running).place(config, given)?;
+        self.domains.push(domain);
+        Ok(())
+    }
+
+    fn create(&mut self, config: &DomainConfig) -> bool {
+        let mut domains = self.domains.iter();
+        let domain = domains.find(|domain| domain.id == config.id);
+        domain.is_some_and(|domain| lifecycle::create_at_boot(domain, &self.instances))
+    }
+
+    fn share_memory(&mut self, config: &SharedMemory) -> Result<(), Error> {
+        let region = shared_memory::create(config, &self.domains, self.shared.len())?;
+        self.shared.push(region);
+        Ok(())
+    }
+
+    fn left_out(&mut self, path: &str) {
+        log::error!("{path} is not created");
+    }
+}

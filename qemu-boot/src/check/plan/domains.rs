@@ -1,0 +1,280 @@
+//! Domains as boot would make them: `passthrough`, `load.rs`, `lifecycle.rs`, `attachment.rs`, `shared_memory.rs`.
+
+use control_plane::config::machine::{Gic, Interrupt, PciHost};
+use control_plane::config::{
+    CoprocConfig, Dma, DomainConfig, Module, Passed, PciFunction, SharedMemory,
+};
+use control_plane::devicetree::{Error, Region};
+use control_plane::guest_tree::layout::PCI_SLOTS;
+use control_plane::guest_tree::{self, GicVersion};
+use control_plane::image;
+use control_plane::passthrough;
+use coproc_core::address::PAGE_SIZE;
+use coproc_core::id::VcoprocId;
+use coproc_core::time::Instant;
+use hypervisor::vcpu_schedule::{VcpuId, placing};
+
+use super::super::findings;
+use super::super::ram::Taken;
+use super::{INTA, Instance, Kind, Plan};
+
+/// Domains that can be at a time, one VMID each.
+const DOMAINS: usize = 95;
+
+impl Plan<'_> {
+    /// `passthrough::prepare`.
+    pub(super) fn devices(&mut self, config: &DomainConfig) -> Result<(), Error> {
+        let error = |found: String, expected| config.passthrough_error(found, expected);
+        for passed in &config.passthrough {
+            let name = passed.to_string();
+            let interrupts = match passed {
+                Passed::Node(node) => {
+                    if node.dma == Dma::Unconfined {
+                        let text = format!(
+                            "{}: {name} can reach all memory: the domain is trusted with that",
+                            config.path
+                        );
+                        self.findings.remark(&config.path, text);
+                    }
+                    node.interrupts.clone()
+                }
+                Passed::Pci(function, _) => {
+                    self.unchecked(format!(
+                        "{}: that {name} is there, and has its interrupt at INTA",
+                        config.path
+                    ));
+                    vec![own_interrupt(
+                        self.machine.pci_hosts.first(),
+                        *function,
+                        &name,
+                        &error,
+                    )?]
+                }
+            };
+            passthrough::claim(config, &name, &interrupts, &mut self.used)?;
+        }
+        Ok(())
+    }
+
+    /// `Workshop::place`.
+    pub(super) fn vcpus(&mut self, config: &DomainConfig) -> Result<(), Error> {
+        let Some((id, pool)) = self.pools.get_mut(config.pool) else {
+            return Err(placing::no_pool(config));
+        };
+        let mut added: Vec<VcpuId> = Vec::new();
+        for index in 0..config.cpus as usize {
+            let now = Instant::from_nanos(0);
+            let one = placing::parameters(config, index, &self.running).and_then(|parameters| {
+                pool.add(&parameters, now)
+                    .map_err(|error| placing::refusal(config, index, *id, pool.algorithm(), error))
+            });
+            match one {
+                Ok((vcpu, _)) => added.push(vcpu),
+                Err(error) => {
+                    for vcpu in added {
+                        // It never ran, so nothing is in its way.
+                        let _ = pool.remove(vcpu);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `lifecycle::create_at_boot`: memory, a VMID, images, coprocs.
+    pub(super) fn build(&mut self, config: &DomainConfig) -> Result<(), Error> {
+        let mut taken = Taken::default();
+        let mut attached = Vec::new();
+        let result = self
+            .ram
+            .domain(config, &mut taken)
+            .and_then(|()| {
+                if self.created.len() < DOMAINS {
+                    return Ok(());
+                }
+                let expected = "at most 95 domains at a time, one VMID each";
+                Err(Error::new(config.path.clone(), "one domain more", expected))
+            })
+            .and_then(|()| self.fill(config))
+            .and_then(|()| self.connect(config, &mut taken, &mut attached));
+        if result.is_err() {
+            for (at, who) in attached {
+                let instance: &mut Instance = &mut self.instances[at];
+                let _ = instance.algorithm.remove(who);
+                instance.driver.destroy(who);
+            }
+            self.ram.give_back(taken);
+        }
+        result
+    }
+
+    /// `Images::new`.
+    fn fill(&mut self, config: &DomainConfig) -> Result<(), Error> {
+        let mut initrd = None;
+        if !config.firmware {
+            match self.image(&config.kernel)? {
+                None => {
+                    let at = config.kernel.region.address;
+                    let text = format!("the kernel at {at:#x}: give it with --image {at:#x}=FILE");
+                    self.unchecked(text);
+                }
+                Some(kernel) => {
+                    let ramdisk = config.ramdisk.as_ref().map(|module| module.region.size);
+                    let placed = image::of_domain(config, kernel, ramdisk)?;
+                    initrd = placed.ramdisk.zip(ramdisk).map(|(at, size)| Region {
+                        address: at.get(),
+                        size,
+                    });
+                }
+            }
+        }
+        for module in [Some(&config.kernel), config.ramdisk.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            self.image(module)?;
+        }
+        let host_memory = [Region {
+            address: 0,
+            size: config.memory,
+        }];
+        let gic = match &self.machine.gic {
+            Gic::V3(_) => GicVersion::V3,
+            Gic::V2(_) => GicVersion::V2,
+        };
+        guest_tree::of_domain(config, gic, initrd, None, &host_memory).map(|_| ())
+    }
+
+    /// What lies where this module is to be, cut to what the tree says of its size.
+    fn image(&self, module: &Module) -> Result<Option<&[u8]>, Error> {
+        let Region { address, size } = module.region;
+        let mut images = self.options.images.iter();
+        let Some(image) = images.find(|image| image.address == address) else {
+            return Ok(None);
+        };
+        if image.bytes.len() as u64 > size {
+            let found = format!(
+                "{size:#x} bytes, but {} has {:#x}",
+                image.file.display(),
+                image.bytes.len()
+            );
+            let error = Error::new(module.path.clone(), found, "the file's size");
+            return Err(error.property("reg"));
+        }
+        Ok(Some(&image.bytes))
+    }
+
+    /// `load::connect`, `attachment::attach`: each coproc of the domain in turn.
+    fn connect(
+        &mut self,
+        config: &DomainConfig,
+        taken: &mut Taken,
+        attached: &mut Vec<(usize, VcoprocId)>,
+    ) -> Result<(), Error> {
+        let refused = |found: String, expected: &'static str| {
+            Error::new(config.path.clone(), found, expected).property("baton,coprocs")
+        };
+        let functions = config.passthrough.iter();
+        let functions = functions.filter(|passed| matches!(passed, Passed::Pci(..)));
+        // The host bridge is one, too.
+        let mut slots = PCI_SLOTS.saturating_sub(1 + functions.count());
+        if !config.passthrough.is_empty() {
+            self.ram.space(config.memory, taken).map_err(|error| {
+                config.passthrough_error(error.to_string(), "an IOMMU that works")
+            })?;
+        }
+        for assignment in &config.coprocs {
+            let mut instances = self.instances.iter_mut().enumerate();
+            let Some((at, instance)) = instances.find(|(_, one)| one.id == assignment.coproc)
+            else {
+                let unknown = |coproc: &&CoprocConfig| {
+                    coproc.id == assignment.coproc
+                        && platforms::coproc::by_name(&coproc.driver).is_none()
+                };
+                if self
+                    .configuration
+                    .coprocs
+                    .iter()
+                    .any(|coproc| unknown(&coproc))
+                {
+                    continue;
+                }
+                return Err(config.coproc_unavailable(assignment.coproc));
+            };
+            if !matches!(instance.kind, Kind::Node { .. }) {
+                slots = slots
+                    .checked_sub(1)
+                    .ok_or_else(|| refused("too many coprocs".to_owned(), "at most 31"))?;
+            }
+            let expected = "a coproc that takes the domain";
+            let path = instance.path.clone();
+            let none = |error: control_plane::memory::frames::FrameError| {
+                refused(error.to_string(), expected)
+            };
+            match instance.kind {
+                Kind::Firmware => {
+                    let memory = fw_core_abi::IMAGE_SIZE + fw_core_abi::SHARED_SIZE;
+                    self.ram.take(memory, PAGE_SIZE, taken).map_err(none)?;
+                    self.ram.space(memory, taken).map_err(none)?;
+                }
+                Kind::Function | Kind::Node { confined: true } => {
+                    self.ram.space(config.memory, taken).map_err(none)?;
+                    let area = instance.driver.description().save_area;
+                    self.ram.take(area, PAGE_SIZE, taken).map_err(none)?;
+                }
+                Kind::Node { confined: false } => {}
+            }
+            let who = VcoprocId(self.next);
+            self.next += 1;
+            let made = instance
+                .driver
+                .create(who)
+                .map_err(|error| error.to_string());
+            let added = made.and_then(|()| {
+                let added = instance.algorithm.add(who, &assignment.parameters);
+                added.map_err(|error| {
+                    instance.driver.destroy(who);
+                    error.to_string()
+                })
+            });
+            added.map_err(|error| refused(format!("{path}: {error}"), expected))?;
+            attached.push((at, who));
+        }
+        Ok(())
+    }
+
+    /// `shared_memory::create`.
+    pub(super) fn shared_memory(&mut self, config: &SharedMemory) -> Result<(), Error> {
+        let other = |found: String, expected: &'static str| {
+            Error::new(config.path.clone(), found, expected)
+        };
+        let mut domains = config.domains.iter();
+        if let Some(id) = domains.find(|id| !self.created.contains(id)) {
+            let found = format!("{id}, which was not created");
+            return Err(other(found, "domains that work").property("domains"));
+        }
+        self.ram
+            .take(config.size, config.size, &mut Taken::default())
+            .map_err(|error| other(error.to_string(), "free memory").property("size"))?;
+        self.findings.shared_memory.push(findings::Shared {
+            node: config.path.clone(),
+            kib: config.size >> 10,
+            domains: config.domains.iter().map(|id| id.0).collect(),
+        });
+        Ok(())
+    }
+}
+
+/// The interrupt of a function that a domain gets for itself: `passthrough::functions::prepare`.
+fn own_interrupt(
+    host: Option<&PciHost>,
+    function: PciFunction,
+    name: &str,
+    error: &dyn Fn(String, &'static str) -> Error,
+) -> Result<Interrupt, Error> {
+    let host = host.filter(|host| host.has_on_own_bus(function));
+    let host = host.ok_or_else(|| passthrough::not_on_own_bus(name, error))?;
+    let interrupt = host.intx_interrupt(function, INTA);
+    interrupt.ok_or_else(|| passthrough::no_interrupt(name, error))
+}
