@@ -30,6 +30,7 @@ pub mod management_port;
 pub mod physical_timer;
 pub mod processor;
 pub mod psci;
+pub mod reminder;
 pub mod trap;
 pub mod v2m;
 pub mod vcpu_schedule;

@@ -27,6 +27,7 @@ use coproc_core::time::Duration;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use hypervisor::guest_tree::layout;
 use hypervisor::memory::frames::Piece;
+use hypervisor::reminder::Reminder;
 use spin::Mutex;
 
 /// How often buried things are looked after, while something else is waited for …
@@ -77,7 +78,7 @@ static GRAVEYARD: Mutex<Graveyard> = Mutex::new(Graveyard {
     dirty: Vec::new(),
 });
 static SCRUBBING: AtomicBool = AtomicBool::new(false);
-static OCCUPIED: AtomicBool = AtomicBool::new(false);
+static OCCUPIED: Reminder = Reminder::new();
 static NEXT_VCOPROC: AtomicU32 = AtomicU32::new(0);
 
 /// Gives memory and address spaces back as soon as the IOMMU no longer knows them.
@@ -97,7 +98,7 @@ fn put_away(remains: Remains) {
 
 /// There is something to look after.
 pub fn occupy() {
-    OCCUPIED.store(true, Ordering::SeqCst);
+    OCCUPIED.set();
     super::schedule::rearm();
 }
 
@@ -125,7 +126,7 @@ pub fn interval() -> Duration {
 
 /// Whether something is buried that [`attend`] must look after, in [`interval`] at the latest.
 pub fn occupied() -> bool {
-    OCCUPIED.load(Ordering::Acquire)
+    OCCUPIED.is_set()
 }
 
 /// Looks after what is buried, one step; cheap when there is nothing.
@@ -139,11 +140,7 @@ fn step(instances: &[Instance]) {
     let Some(mut graveyard) = GRAVEYARD.try_lock() else {
         return;
     };
-    // Before it is looked, so that what another CPU leaves meanwhile is either seen (it is read here, too) or marked anew.
-    OCCUPIED.swap(false, Ordering::SeqCst);
-    if advance(&mut graveyard, instances) {
-        OCCUPIED.store(true, Ordering::SeqCst);
-    }
+    OCCUPIED.attend(|| advance(&mut graveyard, instances));
 }
 
 /// Returns whether something is left to look after.
