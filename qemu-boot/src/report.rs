@@ -216,23 +216,26 @@ impl CoprocReport {
     }
 
     /// The domains' shares of a coproc's charged time while all of them wanted it, in per cent, and the number of slices in
-    /// that time: from the last one's first slice to the end of the first one's last. Whoever has work left when the others are
-    /// done gets the coproc alone, which says nothing about fairness.
+    /// that time: whole rounds from the last one's first slice on, until the first one has had its last. Whoever has work left when the others are
+    /// done gets the coproc alone, which says nothing about fairness; and a round begun is a slice more for some.
     pub fn contended(&self, coproc: &str) -> Option<Contended> {
-        let mut spans: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         let slices = || {
             self.slices
                 .iter()
                 .filter(|slice| slice.coproc.to_string() == coproc)
         };
+        // Of each domain: when its first slice began, and when its last one ended.
+        let mut spans: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for slice in slices() {
             let span = spans
                 .entry(&slice.domain)
                 .or_insert((slice.from_ns, slice.to_ns));
             *span = (span.0.min(slice.from_ns), span.1.max(slice.to_ns));
         }
-        let from = spans.values().map(|span| span.0).max()?;
-        let to = spans.values().map(|span| span.1).min()?;
+        let (&last, &(from, _)) = spans.iter().max_by_key(|(_, span)| span.0)?;
+        let end = spans.values().map(|span| span.1).min()?;
+        let begins = slices().filter(|slice| slice.domain == last && slice.from_ns <= end);
+        let to = begins.map(|slice| slice.from_ns).max()?;
         let mut used: BTreeMap<String, u64> = BTreeMap::new();
         let mut count = 0;
         for slice in slices() {
@@ -256,7 +259,7 @@ impl CoprocReport {
 pub struct Contended {
     /// Per cent by domain.
     pub shares: BTreeMap<String, f64>,
-    /// Slices that lie, in part, in that time.
+    /// Slices in that time.
     pub slices: usize,
 }
 
@@ -323,7 +326,9 @@ mod tests {
             ("d1", 100, 200),
             ("d2", 200, 300),
             ("d1", 300, 400),
-            ("d2", 400, 900),
+            ("d2", 400, 500),
+            ("d1", 500, 510),
+            ("d2", 510, 900),
         ];
         for (domain, from_ns, to_ns) in slices {
             report.take(&format!(
@@ -331,12 +336,10 @@ mod tests {
             ));
         }
         let contended = report.contended("0").unwrap();
-        assert_eq!(
-            contended.slices, 2,
-            "from d2's first slice to the end of d1's last"
-        );
-        assert_eq!(contended.shares["d1"], 50.0);
-        assert_eq!(contended.shares["d2"], 50.0);
+        assert_eq!(contended.slices, 4, "from d2's first slice on, two rounds");
+        let (short, all) = (110.0 * 100.0, 310.0);
+        assert_eq!(contended.shares["d1"], short / all);
+        assert_eq!(contended.shares["d2"], 100.0 - short / all);
         assert_eq!(report.contended("1"), None);
     }
 

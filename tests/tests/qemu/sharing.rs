@@ -132,21 +132,12 @@ fn interrupts_are_attributed() {
 #[test]
 fn shares_of_two_equal_domains_are_within_45_and_55_per_cent() {
     let outcome = outcome();
-    let charges = NAMES.map(|name| {
-        let at = |report| number(vcoproc(report, name), "charge_ns");
-        at(&outcome.late) - at(&outcome.early)
-    });
-    let total: u64 = charges.iter().sum();
-    assert!(
-        total > 10_000_000_000,
-        "too little to compare: {charges:?} ns"
-    );
-    for charge in charges {
-        let share = charge as f64 * 100.0 / total as f64;
-        assert!(
-            (45.0..=55.0).contains(&share),
-            "{share:.2} %, charges {charges:?} ns"
-        );
+    let contended = outcome.end.contended("0").expect("both want it");
+    eprintln!("{contended:?}");
+    assert!(contended.slices >= 10, "too little: {contended:?}");
+    for name in NAMES {
+        let share = contended.shares[name];
+        assert!((45.0..=55.0).contains(&share), "{name}: {contended:?}");
     }
     // Over the whole run it's the same, but for the start and the end, when one was alone.
     for name in NAMES {
