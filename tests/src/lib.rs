@@ -22,6 +22,7 @@
 //! Boots are what costs time, so one of them may serve several tests; each test still states one claim.
 
 mod control;
+mod rounds;
 
 use std::fs::File;
 use std::ops::Deref;
@@ -37,6 +38,7 @@ use qemu_boot::report::{CoprocReport, Origin, Record, split_tag};
 use qemu_boot::{Artifacts, Mark, Qemu, Scenario};
 
 pub use control::Control;
+pub use rounds::{Rounds, after_switches};
 
 /// Longest life of a machine, unless a test knows better.
 pub const LIMIT: Duration = Duration::from_secs(240);
@@ -486,19 +488,28 @@ pub fn held<const N: usize>(
     let end = slices().map(|slice| slice.to_ns).max().unwrap_or(0);
     let end = end.saturating_sub(TYPING.as_nanos() as u64);
     let from = end.saturating_sub(window.as_nanos() as u64);
-    let mut overrun = 0;
+    let mut longest = 0;
     let ns = names.map(|name| {
-        let mut lengths: Vec<u64> = slices()
+        let lengths: Vec<u64> = slices()
             .filter(|slice| slice.domain == name && slice.to_ns > from && slice.from_ns < end)
             .map(|slice| slice.to_ns.min(end) - slice.from_ns.max(from))
             .collect();
-        lengths.sort_unstable();
-        if let (Some(longest), Some(usual)) = (lengths.last(), lengths.get(lengths.len() / 2)) {
-            overrun = overrun.max(longest - usual);
-        }
-        lengths.iter().sum()
+        let held = lengths.iter().sum();
+        longest = longest.max(overrun(lengths));
+        held
     });
+    let overrun = longest;
     Held { ns, overrun }
+}
+
+/// By how much the longest one is longer than the usual ones.
+fn overrun(mut lengths: Vec<u64>) -> u64 {
+    lengths.sort_unstable();
+    let usual = lengths.get(lengths.len() / 2);
+    let longest = lengths.last();
+    longest
+        .zip(usual)
+        .map_or(0, |(longest, usual)| longest - usual)
 }
 
 /// Slices end late, if at all, when a command is typed: the end of a timeline is the command that asked for it.

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use baton_tests::{Machine, PATIENCE, longest_slice, number, poll, text};
-use qemu_boot::report::{CoprocReport, Record, Slice};
+use baton_tests::{Machine, PATIENCE, Rounds, after_switches, longest_slice, number, poll, text};
+use qemu_boot::report::{CoprocReport, Record};
 use qemu_boot::scenario::CoprocSpec;
 use qemu_boot::{Artifacts, DomainSpec, Scenario};
 
+use crate::firmware::NO_REFUSAL_US;
 use crate::workload;
 
 /// How long the domains work.
@@ -37,7 +38,10 @@ fn scenario() -> Result<Scenario> {
         match slot {
             1 => coproc.slice_us = 400_000,
             // Switched 40 times a second, so that the trace's rings reach back for seconds: a busy host lets the test wait.
-            4 => coproc.slice_us = 25_000,
+            4 => {
+                coproc.slice_us = 25_000;
+                coproc.refusal_bound_us = NO_REFUSAL_US;
+            }
             _ => {}
         }
         scenario.coprocs.push(coproc);
@@ -103,70 +107,6 @@ fn assert_core_share(
         (found - expected).abs() <= allowed,
         "{found:.2} %, {expected} % was configured, {allowed:.2} points allowed"
     );
-}
-
-/// The slices of the shared edu after `since` that make up whole rounds: from the first to the last beginning of a slice of `of`, which has one in each.
-fn rounds(since: &CoprocReport, report: &CoprocReport, of: &str) -> Vec<Slice> {
-    let slices = |report: &CoprocReport| -> Vec<_> {
-        let slices = report.slices.iter();
-        slices
-            .filter(|slice| slice.coproc == EDU_SHARED as u64)
-            .cloned()
-            .collect()
-    };
-    let from = slices(since).last().map_or(0, |slice| slice.to_ns);
-    let mut later = slices(report);
-    later.retain(|slice| slice.from_ns >= from);
-    let begins = |slice: &Slice| slice.domain == of;
-    let first = later.iter().position(begins).unwrap_or(0);
-    let last = later.iter().rposition(begins).unwrap_or(0);
-    later[first..last].to_vec()
-}
-
-/// Waits until the domains that share an edu had this many whole rounds since `since`, `of` having one slice in each.
-fn after_rounds(
-    machine: &Machine,
-    since: &CoprocReport,
-    of: &str,
-    count: usize,
-) -> Result<CoprocReport> {
-    poll("rounds", PATIENCE, || {
-        let report = machine.query()?;
-        let found = rounds(since, &report, of);
-        let found = found.iter().filter(|slice| slice.domain == of).count();
-        Ok((found >= count).then_some(report))
-    })
-}
-
-/// Asserts what the first of the two domains that share an edu had of its time between two reports, in per cent. Its slices are long, so only
-/// whole rounds count.
-#[track_caller]
-fn assert_edu_share([before, after]: [&CoprocReport; 2], of: [&str; 2], expected: f64) {
-    let rounds = rounds(before, after, of[1]);
-    let [mine, others] = of.map(|domain| -> u64 {
-        let own = rounds.iter().filter(|slice| slice.domain == domain);
-        own.map(|slice| slice.to_ns - slice.from_ns).sum()
-    });
-    let found = mine as f64 * 100.0 / (mine + others) as f64;
-    eprintln!("edu, {of:?}: {found:.2} % in {} slices", rounds.len());
-    assert!(
-        (found - expected).abs() <= 5.0,
-        "{found:.2} %, {expected} % was configured: {rounds:?}"
-    );
-}
-
-/// Waits until a coproc was switched this often since `since`.
-fn after_switches(
-    machine: &Machine,
-    since: &CoprocReport,
-    coproc: usize,
-    more: u64,
-) -> Result<CoprocReport> {
-    poll("switches", PATIENCE, || {
-        let report = machine.query()?;
-        let at = |report: &CoprocReport| number(&report.coprocs[coproc], "switches");
-        Ok((at(&report) >= at(since) + more).then_some(report))
-    })
 }
 
 /// A domain's last line of the one of its two programs that runs in this mode.
@@ -238,9 +178,9 @@ fn four_domains_four_coprocs_four_algorithms_and_everything_changes() -> Result<
 
     // As booted: equal shares everywhere, the hung firmware's too.
     let start = after_switches(&machine, &report, EDU_SHARED, 2)?;
-    let equal = after_rounds(&machine, &start, "d2", 3)?;
+    let (rounds, equal) = Rounds::wait(&machine, &start, EDU_SHARED, "d2", 3)?;
+    rounds.assert_share("d1", 50.0);
     let span = [&start, &equal];
-    assert_edu_share(span, ["d1", "d2"], 50.0);
     assert_core_share(span, ["d1", "d2"], 50.0, 1.0);
     assert_core_share(span, ["d1", "d3"], 50.0, 1.0);
 
@@ -258,10 +198,10 @@ fn four_domains_four_coprocs_four_algorithms_and_everything_changes() -> Result<
     let before = lately(&machine, before)?;
     machine.ask("coproc detach 1 d1")?;
     assert_traced(&machine, EDU_ATTACKED, before, &["detached"])?;
-    let changed = after_rounds(&machine, &settled, "d1", 3)?;
+    let (rounds, changed) = Rounds::wait(&machine, &settled, EDU_SHARED, "d1", 3)?;
     assert_eq!(text(&changed.coprocs[EDU_SHARED], "scheduler"), "weighted");
+    rounds.assert_share("d2", 75.0);
     let span = [&settled, &changed];
-    assert_edu_share(span, ["d2", "d1"], 75.0);
     for other in ["d2", "d3"] {
         let two_thirds = 200.0 / 3.0;
         assert_core_share(span, ["d1", other], two_thirds, two_thirds * 0.02);
