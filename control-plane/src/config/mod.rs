@@ -13,7 +13,6 @@ pub mod passthrough;
 pub mod pools;
 pub mod shared_memory;
 pub mod shared_node;
-mod suitability;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -3,13 +3,20 @@
 //! Stands once for a machine that boots and for one that is only thought of (`cargo xtask check`): [`run`] knows the order and what follows
 //! from what, a [`Site`] does each step or finds out whether it could be done.
 
+mod coproc;
 #[cfg(test)]
 mod tests;
+
+pub use coproc::Identity;
 
 use crate::config::{Configuration, CoprocConfig, DomainConfig, PoolConfig, SharedMemory};
 use crate::devicetree::Error;
 use alloc::vec::Vec;
 use core::fmt;
+
+/// What is said of a machine that has no IOMMU.
+pub const NO_IOMMU: &str =
+    "no IOMMU: no PCI function can be shared, and no other device that does DMA";
 
 /// Who hears what is found.
 pub trait Voice {

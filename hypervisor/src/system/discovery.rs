@@ -6,7 +6,7 @@ use super::custody;
 use super::firmware::{self, CoreRegisters};
 use super::node::Node;
 use super::sharing::{Device, Instance, Recipe, Registers, Side};
-use super::site::Site;
+use super::site::{Console, Site};
 use super::start::DOMAIN_ADDRESS_BITS;
 use super::tables::TableFrames;
 use super::{boot, recording, smmu};
@@ -16,13 +16,13 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use coproc_core::address::{HostPhysical, PAGE_SIZE};
-use coproc_core::coproc::{Coproc, Settings};
-use coproc_core::driver::Match;
+use coproc_core::coproc::Coproc;
 use coproc_core::record::{Header, Log};
 use core::sync::atomic::Ordering;
 use hypervisor::config::machine::{Machine, PciHost, Trigger};
-use hypervisor::config::{CoprocConfig, DeviceLocator, Dma, PciFunction};
+use hypervisor::config::{CoprocConfig, DeviceLocator, PciFunction};
 use hypervisor::devicetree::Error;
+use hypervisor::startup::{Identity, NO_IOMMU};
 use hypervisor::vpci::{self, FunctionAddress, FunctionDescription, WindowAllocator};
 use platforms::iommu::smmuv3::{Setup, Smmu};
 use platforms::translation::TableMemory;
@@ -33,7 +33,7 @@ const IOMMU_VMIDS: core::ops::Range<u16> = 128..256;
 /// Starts the IOMMU, with everything cut off.
 pub fn start_iommu(machine: &Machine, gic: &mut gic::Gic) {
     let Some(found) = machine.smmus.first() else {
-        log::warn!("no IOMMU: no PCI function can be shared, and no other device that does DMA");
+        log::warn!("{NO_IOMMU}");
         return;
     };
     let region = match mmu::map_device(
@@ -86,15 +86,18 @@ pub fn start_coproc(site: &mut Site<'_>, config: &CoprocConfig) -> Result<Instan
         instances,
         ..
     } = site;
+    let driver = platforms::coproc::by_name(&config.driver).ok_or_else(|| {
+        let found = config.driver.clone();
+        config.device_error(found, "a driver that is compiled in")
+    })?;
     let instance = match &config.device {
         DeviceLocator::Cpu { index, .. } => {
-            start_firmware_core(config, online.get(*index).copied().flatten())
+            start_firmware_core(config, driver, online.get(*index).copied().flatten())
         }
-        DeviceLocator::Node(_) => start_node(config, gic),
-        DeviceLocator::Pci(function) => match host {
-            Some(host) => start_function(host, config, *function, windows, gic),
-            None => Err(config.device_absent()),
-        },
+        DeviceLocator::Node(_) => start_node(config, driver, gic),
+        DeviceLocator::Pci(function) => {
+            start_function(*host, config, driver, *function, windows, gic)
+        }
     }?;
     if let Device::Firmware(registers) = &instance.core().side.device {
         registers.0.belongs_to(instances.len());
@@ -109,14 +112,15 @@ pub fn start_coproc(site: &mut Site<'_>, config: &CoprocConfig) -> Result<Instan
 }
 
 fn start_function(
-    host: &PciHost,
+    host: Option<&PciHost>,
     config: &CoprocConfig,
+    driver: Box<dyn coproc_core::Driver>,
     function: PciFunction,
     allocator: &mut WindowAllocator,
     gic: &mut gic::Gic,
 ) -> Result<Instance, Error> {
     let other = |found, expected| config.device_error(found, expected);
-    config.is_below(host, function)?;
+    let host = config.bridge(host, function)?;
     let address = FunctionAddress {
         bus: function.bus,
         device: function.device,
@@ -132,21 +136,14 @@ fn start_function(
         error => other(error.to_string(), "a usable PCI function"),
     })?;
     vpci::disable_messages(space, address);
-    let driver = platforms::coproc::by_name(&config.driver)
-        .ok_or_else(|| other(config.driver.clone(), "a driver that is compiled in"))?;
     let facts = driver.description();
-    let suits = facts.matches.iter().any(|found| {
-        matches!(found, Match::Pci { vendor, device } if *vendor == description.vendor && *device == description.device)
-    });
-    if !suits {
-        let found = format!(
-            "PCI device {:04x}:{:04x}",
-            description.vendor, description.device
-        );
-        return Err(config.device_unsuitable(found));
-    }
-    let stream = config.stream(host, function, facts, boot::iommu().is_some())?;
-    let interrupt = config.interrupt(host, function, description.interrupt_pin)?;
+    let found = Identity {
+        vendor: description.vendor,
+        device: description.device,
+        pin: description.interrupt_pin,
+    };
+    let works = boot::iommu().is_some();
+    let (stream, interrupt) = config.function(host, function, facts, works, found)?;
     let placements = vpci::assign_bars(space, address, &description, allocator)
         .map_err(|error| other(error.to_string(), "room in the host bridge's windows"))?;
     let mut regions = [None; 6];
@@ -191,22 +188,14 @@ fn start_function(
 }
 
 /// Makes a device of the machine's tree ready: its windows mapped for EL2, its interrupts enabled and masked.
-fn start_node(config: &CoprocConfig, gic: &mut gic::Gic) -> Result<Instance, Error> {
+fn start_node(
+    config: &CoprocConfig,
+    driver: Box<dyn coproc_core::Driver>,
+    gic: &mut gic::Gic,
+) -> Result<Instance, Error> {
     let other = |found, expected| config.device_error(found, expected);
-    let Some(found) = &config.node else {
-        return Err(config.device_absent());
-    };
-    let driver = platforms::coproc::by_name(&config.driver)
-        .ok_or_else(|| other(config.driver.clone(), "a driver that is compiled in"))?;
     let facts = driver.description();
-    found.suits(config, facts, boot::iommu().is_some())?;
-    if found.node.dma == Dma::Unconfined {
-        log::warn!(
-            "{}: {} can reach all memory: all who share it are trusted with that",
-            config.path,
-            config.device
-        );
-    }
+    let found = config.described(facts, boot::iommu().is_some(), &mut Console)?;
     let mut regions = Vec::new();
     for window in facts.windows {
         // It has been looked whether there is one, and nothing else in its pages.
@@ -238,29 +227,13 @@ fn start_node(config: &CoprocConfig, gic: &mut gic::Gic) -> Result<Instance, Err
 }
 
 /// Sets a CPU aside as a firmware core; `number`: which it is here, if it runs.
-fn start_firmware_core(config: &CoprocConfig, number: Option<usize>) -> Result<Instance, Error> {
+fn start_firmware_core(
+    config: &CoprocConfig,
+    driver: Box<dyn coproc_core::Driver>,
+    number: Option<usize>,
+) -> Result<Instance, Error> {
     let other = |found, expected| config.device_error(found, expected);
-    let driver = platforms::coproc::by_name(&config.driver)
-        .ok_or_else(|| other(config.driver.clone(), "a driver that is compiled in"))?;
-    let facts = driver.description();
-    if !facts.matches.contains(&Match::FirmwareCore) {
-        return Err(config.device_unsuitable("a CPU"));
-    }
-    let number = match number {
-        None => {
-            return Err(other(
-                format!("{}, which does not run", config.device),
-                "a CPU that Baton could start",
-            ));
-        }
-        Some(0) => {
-            return Err(other(
-                format!("{}, which Baton booted on", config.device),
-                "another CPU",
-            ));
-        }
-        Some(number) => number,
-    };
+    let number = config.firmware_core(driver.description(), number)?;
     let nothing = TableFrames { coherent: true }
         .allocate()
         .ok_or_else(|| other("no memory".to_string(), "memory for translation tables"))?;
@@ -278,17 +251,10 @@ fn share(
     interrupts: Vec<u32>,
     device: Device,
 ) -> Result<Instance, Error> {
-    let other = |found, expected| config.device_error(found, expected);
     #[cfg(feature = "fault-injection")]
     let driver: Box<dyn coproc_core::Driver> = Box::new(super::unreliable::Unreliable(driver));
-    let defaults = Settings::of(&*driver);
-    let settings = Settings {
-        slice: config.slice.unwrap_or(defaults.slice),
-        refusal_bound: config.refusal_bound.unwrap_or(defaults.refusal_bound),
-        starvation_bound: config.starvation_bound,
-    };
-    let algorithm = sched_algos::by_name(&config.scheduler, &settings.tuning(&*driver))
-        .ok_or_else(|| other(config.scheduler.clone(), "an algorithm that is compiled in"))?;
+    let settings = config.settings(&*driver);
+    let algorithm = config.algorithm(&settings, &*driver)?;
     let now = timer::now();
     let log = config.record.then(|| {
         let header = Header {
@@ -317,12 +283,7 @@ fn share(
     let log = log.flatten();
     let instance = Instance::new(path, description, interrupts, recipe, coproc, side, log);
     if config.shared {
-        custody::begin(&instance).map_err(|error| {
-            other(
-                format!("{}: {error}", config.device),
-                "a device that the driver takes",
-            )
-        })?;
+        custody::begin(&instance).map_err(|error| config.not_taken(error))?;
     }
     Ok(instance)
 }

@@ -100,8 +100,7 @@ pub fn run(
     plan.console();
     plan.secondaries();
     if options.features.sharing() && machine.smmus.is_empty() {
-        plan.findings
-            .remark("/", "no IOMMU: no coprocessor can be shared");
+        plan.findings.remark("/", startup::NO_IOMMU);
     }
     startup::run(configuration, &mut plan);
     plan.findings.memory.left_kib = plan.ram.free() >> 10;
