@@ -4,10 +4,12 @@
 //! from what, a [`Site`] does each step or finds out whether it could be done.
 
 mod coproc;
+mod cpus;
 #[cfg(test)]
 mod tests;
 
 pub use coproc::Identity;
+pub use cpus::{Starter, Unstartable, start_cpus};
 
 use crate::config::{Configuration, CoprocConfig, DomainConfig, PoolConfig, SharedMemory};
 use crate::devicetree::Error;

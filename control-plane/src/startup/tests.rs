@@ -10,9 +10,9 @@ use coproc_core::id::DomainId;
 
 /// Notes what is asked of it; what is in `fails` can't be done.
 #[derive(Default)]
-struct Notes {
+pub(super) struct Notes {
     fails: Vec<&'static str>,
-    said: Vec<String>,
+    pub said: Vec<String>,
 }
 
 impl Notes {

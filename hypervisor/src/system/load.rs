@@ -30,7 +30,7 @@ use hypervisor::lifecycle::numbers::Numbers;
 use hypervisor::management_port::ManagementPort;
 use hypervisor::memory::frames::Piece;
 use hypervisor::physical_timer::PhysicalTimer;
-use hypervisor::vcpu_schedule::{VcpuId, placing};
+use hypervisor::vcpu_schedule::{CpuSet, placing};
 use hypervisor::vgic::{ListRegisters, Vgic};
 use hypervisor::vpci::{self, SLOTS, Signals, VirtualBus, Window, Windows};
 use hypervisor::vpl011::Vpl011;
@@ -52,12 +52,6 @@ pub fn vmids_lent() -> u32 {
     VMIDS.lock().lent()
 }
 
-/// Makes places for domains: decides where their vCPUs run.
-pub struct Workshop<'a> {
-    /// For each CPU of the device tree its number here, if it runs.
-    pub online: &'a [Option<usize>],
-}
-
 const fn windows() -> Windows {
     Windows {
         mem32: Window {
@@ -71,60 +65,43 @@ const fn windows() -> Windows {
     }
 }
 
-impl<'a> Workshop<'a> {
-    /// A workshop with these CPUs.
-    pub const fn new(online: &'a [Option<usize>]) -> Self {
-        Self { online }
-    }
-
-    /// A place for a domain: its vCPUs, all off, on their CPUs, and nothing else yet.
-    ///
-    /// # Errors
-    /// What is wrong, naming node and property.
-    pub fn place(&mut self, config: &DomainConfig, given: Given) -> Result<Domain, Error> {
-        let mut scheduled = Vec::new();
-        let vcpus = self.vcpus(config, &mut scheduled).inspect_err(|_| {
-            for (pool, who) in scheduled.drain(..) {
-                if let Some(pool) = schedule::pools().get(pool) {
-                    // It never ran, so nothing is in its way.
-                    let _ = pool.lock().pool.remove(who);
-                }
-            }
-        })?;
-        console::add_domain(config.id);
-        let bus = VirtualBus::new(windows(), layout::ECAM_SIZE);
-        Ok(Domain::new(config.clone(), vcpus, bus, given))
-    }
-
-    fn vcpus(
-        &self,
-        config: &DomainConfig,
-        scheduled: &mut Vec<(usize, VcpuId)>,
-    ) -> Result<Vec<Vcpu>, Error> {
-        let pool = schedule::pools()
-            .get(config.pool)
-            .ok_or_else(|| placing::no_pool(config))?;
-        let mut vcpus = Vec::new();
-        for index in 0..config.cpus as usize {
-            let parameters = placing::parameters(config, index, self.online)?;
-            let mut inner = pool.lock();
-            let added = inner.pool.add(&parameters, timer::now());
-            let algorithm = inner.pool.algorithm();
-            drop(inner);
-            let (id, kick) = added
-                .map_err(|error| placing::refusal(config, index, pool.id, algorithm, error))?;
-            schedule::announce(kick);
-            scheduled.push((config.pool, id));
-            vcpus.push(Vcpu::new(
-                index,
-                config.pool,
-                id,
-                context::Context::new(index as u64, 0, 0),
-                ListRegisters::new(interface::list_register_count()),
-            ));
-        }
-        Ok(vcpus)
-    }
+/// A place for a domain: its vCPUs, all off, in their pool, and nothing else yet. `running`: for each CPU of the device tree its number here, if it
+/// runs vCPUs.
+///
+/// # Errors
+/// What is wrong, naming node and property.
+pub fn place(
+    config: &DomainConfig,
+    running: &[Option<usize>],
+    given: Given,
+) -> Result<Domain, Error> {
+    let pool = schedule::pools()
+        .get(config.pool)
+        .ok_or_else(|| placing::no_pool(config))?;
+    let mut kick = CpuSet::NONE;
+    let now = timer::now();
+    let added = placing::add(
+        config,
+        pool.id,
+        &mut pool.lock().pool,
+        running,
+        now,
+        &mut kick,
+    );
+    schedule::announce(kick);
+    let vcpu = |(index, id)| {
+        Vcpu::new(
+            index,
+            config.pool,
+            id,
+            context::Context::new(index as u64, 0, 0),
+            ListRegisters::new(interface::list_register_count()),
+        )
+    };
+    let vcpus = added?.into_iter().enumerate().map(vcpu).collect();
+    console::add_domain(config.id);
+    let bus = VirtualBus::new(windows(), layout::ECAM_SIZE);
+    Ok(Domain::new(config.clone(), vcpus, bus, given))
 }
 
 fn other(config: &DomainConfig, found: String, expected: &'static str) -> Error {

@@ -1,9 +1,8 @@
 //! The machine on which a configuration is carried out: each step of [`hypervisor::startup`], which knows their order.
 
 use super::domain::Domain;
-use super::load::Workshop;
 use super::sharing::Instance;
-use super::{discovery, firmware, lifecycle, passthrough, schedule, shared_memory};
+use super::{discovery, firmware, lifecycle, load, passthrough, schedule, shared_memory};
 use crate::arch::gic::Gic;
 use alloc::vec::Vec;
 use core::fmt;
@@ -11,7 +10,7 @@ use hypervisor::config::machine::PciHost;
 use hypervisor::config::{CoprocConfig, DomainConfig, PoolConfig, SharedMemory};
 use hypervisor::devicetree::Error;
 use hypervisor::startup::{self, Voice};
-use hypervisor::vcpu_schedule::{self, CpuSet, Pool};
+use hypervisor::vcpu_schedule::placing;
 use hypervisor::vpci::WindowAllocator;
 
 /// The console, for what is found at boot.
@@ -93,43 +92,19 @@ impl startup::Site for Site<'_> {
         Ok(())
     }
 
-    /// A pool without a CPU that runs vCPUs stays empty, and refuses every domain.
     fn pools(&mut self, configs: &[PoolConfig]) {
         // Firmware cores run no vCPU.
         let online = self.online.iter();
         self.running = online
             .map(|number| number.filter(|number| !firmware::is_core(*number)))
             .collect();
-        let mut used = CpuSet::NONE;
-        let mut pools = Vec::new();
-        for config in configs {
-            let cpus: CpuSet = config
-                .cpus
-                .iter()
-                .filter_map(|cpu| self.running.get(*cpu).copied().flatten())
-                .collect();
-            if cpus.is_empty() {
-                log::error!("{}: cpus: none of them runs vCPUs", config.path);
-            }
-            used |= cpus;
-            // The configuration has looked the name up in the same list.
-            let Some(algorithm) = vcpu_schedule::by_name(config.scheduler, cpus) else {
-                log::error!("{}: scheduler: {}", config.path, config.scheduler);
-                continue;
-            };
-            pools.push((config.id, Pool::new(cpus, algorithm)));
-        }
-        for (index, cpu) in self.running.iter().enumerate() {
-            if cpu.is_some_and(|cpu| !used.contains(cpu)) {
-                log::warn!("CPU {index} is in no pool: it runs no vCPU");
-            }
-        }
+        let pools = placing::pools(configs, &self.running, &mut Console);
         schedule::start_pools(pools);
     }
 
     fn place(&mut self, config: &DomainConfig) -> Result<(), Error> {
         let given = passthrough::prepare(config, self.host, &mut self.windows, &mut self.used)?;
-        let domain = Workshop::new(&self.running).place(config, given)?;
+        let domain = load::place(config, &self.running, given)?;
         self.domains.push(domain);
         Ok(())
     }

@@ -10,17 +10,17 @@ use crate::arch::{
     self, context, cpu, errata, gic, guest, memory, mmu, power, report, timer, uart,
 };
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use coproc_core::address::HostPhysical;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use hypervisor::config::machine::{self, EnableMethod, Gic, Machine, PciHost, WindowKind};
+use hypervisor::config::machine::{self, Gic, Machine, PciHost, WindowKind};
 use hypervisor::config::{Configuration, Known, KnownName};
 use hypervisor::devicetree::{Error, Region, Tree};
 use hypervisor::lifecycle::State;
 use hypervisor::speculation::BranchPredictor;
-use hypervisor::startup;
+use hypervisor::startup::{self, Starter, Unstartable};
 use hypervisor::vpci::{self, ConfigAccess, FunctionAddress, HostWindow, WindowAllocator};
 use platforms::translation::Geometry;
 use spin::Mutex;
@@ -209,10 +209,14 @@ fn report_core(index: usize, decision: &errata::Decision) {
 
 /// How the firmware is called, if there is one.
 fn conduit(machine: &Machine) -> Option<power::Conduit> {
-    machine.psci.map(|psci| match psci.conduit {
+    machine.psci.map(|psci| caller(psci.conduit))
+}
+
+const fn caller(conduit: machine::Conduit) -> power::Conduit {
+    match conduit {
         machine::Conduit::Smc => power::Conduit::Smc,
         machine::Conduit::Hvc => power::Conduit::Hvc,
-    })
+    }
 }
 
 /// What every CPU does to itself.
@@ -380,46 +384,34 @@ fn start_gic(machine: &Machine) -> gic::Gic {
 /// Starts the other CPUs. Returns, for each CPU of the tree, its number here if it runs: CPU 0 is the one that booted, wherever
 /// it stands in the tree.
 fn start_secondaries(machine: &Machine) -> Vec<Option<usize>> {
-    let this = cpu::current();
-    let own = this.affinity.load(Ordering::Relaxed);
-    let mut online: Vec<Option<usize>> = machine
-        .cpus
-        .iter()
-        .map(|cpu| (cpu.mpidr == own).then_some(0))
-        .collect();
-    let conduit = conduit(machine);
-    let others = machine
-        .cpus
-        .iter()
-        .zip(&mut online)
-        .filter(|(cpu, _)| cpu.mpidr != own);
-    for (index, (found, number)) in (1..cpu::MAX_CPUS).zip(others) {
-        let Some(entry) = arch::boot::prepare_secondary(index, found.mpidr) else {
-            break;
-        };
-        let started = match (found.enable, conduit) {
-            (EnableMethod::Psci, Some(conduit)) => power::cpu_on(conduit, found.mpidr, entry)
-                .map_err(|error| format!("PSCI CPU_ON: {error}")),
-            (EnableMethod::SpinTable { release }, _) => power::release(release, entry)
-                .then_some(())
-                .ok_or_else(|| format!("cpu-release-addr: {release} is not a word of RAM")),
-            _ => Err("the device tree says no way to start it".to_string()),
-        };
-        if let Err(error) = started {
-            log::warn!("CPU {:#x} stays off: {error}", found.mpidr);
-            continue;
+    let own = cpu::current().affinity.load(Ordering::Relaxed);
+    let mut cpus = machine.cpus.iter();
+    let booted = cpus.position(|cpu| cpu.mpidr == own);
+    startup::start_cpus(machine, booted, &mut Console, &mut start_secondary)
+}
+
+fn start_secondary(index: usize, found: &machine::Cpu, way: Starter) -> Result<bool, String> {
+    let Some(entry) = arch::boot::prepare_secondary(index, found.mpidr) else {
+        return Ok(false);
+    };
+    match way {
+        Starter::Psci(conduit) => power::cpu_on(caller(conduit), found.mpidr, entry)
+            .map_err(|error| format!("PSCI CPU_ON: {error}"))?,
+        // It may be Baton's own memory.
+        Starter::SpinTable(release) if !power::release(release, entry) => {
+            return Err(Unstartable::Word(release).to_string());
         }
-        let limit = timer::now().saturating_add(coproc_core::time::Duration::from_secs(1));
-        while ONLINE.load(Ordering::SeqCst) & 1 << index == 0 && timer::now() < limit {
-            core::hint::spin_loop();
-        }
-        if ONLINE.load(Ordering::SeqCst) & 1 << index == 0 {
-            log::warn!("CPU {:#x} was started but did not come", found.mpidr);
-        } else {
-            *number = Some(index);
-        }
+        Starter::SpinTable(_) => {}
     }
-    online
+    let limit = timer::now().saturating_add(coproc_core::time::Duration::from_secs(1));
+    while ONLINE.load(Ordering::SeqCst) & 1 << index == 0 && timer::now() < limit {
+        core::hint::spin_loop();
+    }
+    let came = ONLINE.load(Ordering::SeqCst) & 1 << index != 0;
+    if !came {
+        log::warn!("CPU {:#x} was started but did not come", found.mpidr);
+    }
+    Ok(came)
 }
 
 /// Finds the PCI functions, and keeps them quiet.

@@ -12,7 +12,7 @@ use control_plane::passthrough;
 use coproc_core::address::PAGE_SIZE;
 use coproc_core::id::VcoprocId;
 use coproc_core::time::Instant;
-use hypervisor::vcpu_schedule::{VcpuId, placing};
+use hypervisor::vcpu_schedule::{CpuSet, placing};
 
 use super::super::findings;
 use super::super::ram::Taken;
@@ -58,28 +58,11 @@ impl Plan<'_> {
 
     /// `Workshop::place`.
     pub(super) fn vcpus(&mut self, config: &DomainConfig) -> Result<(), Error> {
-        let Some((id, pool)) = self.pools.get_mut(config.pool) else {
-            return Err(placing::no_pool(config));
-        };
-        let mut added: Vec<VcpuId> = Vec::new();
-        for index in 0..config.cpus as usize {
-            let now = Instant::from_nanos(0);
-            let one = placing::parameters(config, index, &self.running).and_then(|parameters| {
-                pool.add(&parameters, now)
-                    .map_err(|error| placing::refusal(config, index, *id, pool.algorithm(), error))
-            });
-            match one {
-                Ok((vcpu, _)) => added.push(vcpu),
-                Err(error) => {
-                    for vcpu in added {
-                        // It never ran, so nothing is in its way.
-                        let _ = pool.remove(vcpu);
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
+        let found = self.pools.get_mut(config.pool);
+        let (id, pool) = found.ok_or_else(|| placing::no_pool(config))?;
+        let now = Instant::from_nanos(0);
+        let mut kick = CpuSet::NONE;
+        placing::add(config, *id, pool, &self.running, now, &mut kick).map(drop)
     }
 
     /// `lifecycle::create_at_boot`: memory, a VMID, images, coprocs.

@@ -10,15 +10,15 @@ mod summary;
 
 use std::fmt;
 
-use control_plane::config::machine::EnableMethod;
+use control_plane::config::machine::Cpu;
 use control_plane::config::{
     Configuration, CoprocConfig, DeviceLocator, DomainConfig, Machine, PoolConfig, SharedMemory,
 };
-use control_plane::devicetree::{Error, Region};
-use control_plane::startup::{self, Site, Voice};
+use control_plane::devicetree::Error;
+use control_plane::startup::{self, Site, Starter, Voice};
 use coproc_core::id::{CoprocId, DomainId};
 use coproc_core::{Algorithm, Driver};
-use hypervisor::vcpu_schedule::{self, CpuSet, MAX_CPUS, Pool};
+use hypervisor::vcpu_schedule::{Pool, placing};
 
 use super::findings::{self, Findings};
 use super::ram::Ram;
@@ -139,38 +139,9 @@ impl Plan<'_> {
         }
     }
 
-    /// `start.rs`, `start_secondaries`: the first CPU of the tree is taken for the one that boots.
     fn secondaries(&mut self) {
-        let mut number = 0;
-        for (at, cpu) in self.machine.cpus.iter().enumerate() {
-            let why = match cpu.enable {
-                _ if at == 0 => None,
-                EnableMethod::Psci if self.machine.psci.is_some() => None,
-                EnableMethod::SpinTable { release } => {
-                    let word = Region {
-                        address: release.get(),
-                        size: 8,
-                    };
-                    let usable = self.machine.is_ram(&word) && word.address.is_multiple_of(8);
-                    let text = format!("cpu-release-addr: {release} is not a word of RAM");
-                    (!usable).then_some(text)
-                }
-                _ => Some("the device tree says no way to start it".to_owned()),
-            };
-            if let Some(why) = why {
-                let text = format!("CPU {:#x} stays off: {why}", cpu.mpidr);
-                self.findings.remark(&cpu.path, text);
-                number += 1;
-                self.online.push(None);
-                continue;
-            }
-            self.online.push((number < MAX_CPUS).then_some(number));
-            number += 1;
-        }
-        if self.machine.cpus.len() > MAX_CPUS {
-            let text = format!("more than {MAX_CPUS} CPUs: the others stay off");
-            self.findings.remark("/cpus", text);
-        }
+        let mut all = |_: usize, _: &Cpu, _: Starter| Ok(true);
+        self.online = startup::start_cpus(self.machine, Some(0), self.findings, &mut all);
         self.unchecked("that all CPUs but the first, which is taken for the one that boots, come");
     }
 
@@ -235,36 +206,16 @@ impl Site for Plan<'_> {
                 *place = None;
             }
         }
-        let mut used = CpuSet::NONE;
         for config in configs {
-            let there = |cpu: &usize| self.running.get(*cpu).copied().flatten();
-            let cpus: CpuSet = config.cpus.iter().filter_map(there).collect();
-            if cpus.is_empty() {
-                let error = Error::new(
-                    config.path.clone(),
-                    "none of them runs vCPUs",
-                    "a CPU that starts and is no firmware core",
-                );
-                self.findings.error(&error.property("cpus"));
-            }
-            used |= cpus;
+            let cpus = config.cpus.iter().copied();
+            let runs = |cpu: &usize| self.running.get(*cpu).copied().flatten().is_some();
             self.findings.pools.push(findings::Pool {
                 id: config.id,
                 scheduler: config.scheduler.to_owned(),
-                cpus: (config.cpus.iter().copied())
-                    .filter(|cpu| there(cpu).is_some())
-                    .collect(),
+                cpus: cpus.filter(runs).collect(),
             });
-            if let Some(algorithm) = vcpu_schedule::by_name(config.scheduler, cpus) {
-                self.pools.push((config.id, Pool::new(cpus, algorithm)));
-            }
         }
-        for (index, cpu) in self.running.iter().enumerate() {
-            if cpu.is_some_and(|cpu| !used.contains(cpu)) {
-                let text = format!("CPU {index} is in no pool: it runs no vCPU");
-                self.findings.remark("/chosen/cpu-pools", text);
-            }
-        }
+        self.pools = placing::pools(configs, &self.running, self.findings);
     }
 
     fn place(&mut self, config: &DomainConfig) -> Result<(), Error> {
