@@ -7,6 +7,9 @@ use qemu_boot::{Artifacts, DomainSpec};
 
 use crate::sharing;
 
+/// So many pokes of each, however long they take.
+const POKES: u64 = 200;
+
 /// One domain pokes at every address that isn't its own, another at the configuration space in front of the shared device;
 /// the third does its jobs on that device, and Baton answers.
 #[test]
@@ -17,7 +20,9 @@ fn random_pokes_of_one_domain_do_not_hurt_the_others() -> Result<()> {
     let mut scenario = sharing("hostile", &["mode=stress seconds=24", "mode=idle"]);
     scenario.domains.pop();
     for (cpu, options, coproc) in [(1, "", false), (1, "hostile.only=configuration", true)] {
-        let bootargs = format!("quiet panic=-1 iomem=relaxed hostile.seconds=20 {options}");
+        let bootargs = format!(
+            "quiet panic=-1 iomem=relaxed hostile.seconds=20 hostile.pokes={POKES} {options}"
+        );
         let mut domain = DomainSpec::linux(cpu, &bootargs);
         domain.memory_kib = 256 << 10;
         domain.ramdisk = Some(ramdisk.clone());
@@ -33,7 +38,7 @@ fn random_pokes_of_one_domain_do_not_hurt_the_others() -> Result<()> {
         let halfway = machine.wait_domain(name, "half its pokes", PATIENCE, |text| {
             text.strip_prefix("hostile: halfway").map(Record::parse)
         })?;
-        assert!(number(&halfway, "pokes") >= 200, "{name}: {halfway:?}");
+        assert!(number(&halfway, "pokes") >= POKES, "{name}: {halfway:?}");
         if name == "d2" {
             // What has no device behind it aborts.
             assert!(number(&halfway, "killed") >= 10, "{name}: {halfway:?}");

@@ -6,8 +6,8 @@
 //! pokes end in a signal, so children do the poking and this program counts them. What it does to its own
 //! domain is its own business: the test looks at the *other* one.
 //!
-//! Options on the kernel command line: `hostile.seed=N`, `hostile.seconds=N`, `hostile.only=configuration` (nothing but
-//! configuration space, for a domain that has a device).
+//! Options on the kernel command line: `hostile.seed=N`, `hostile.seconds=N`, `hostile.pokes=N` (longer, until there were so many before
+//! half of it and after), `hostile.only=configuration` (nothing but configuration space, for a domain that has a device).
 
 use baton_tools::random::Random;
 use std::fs::{self, File, OpenOptions};
@@ -99,11 +99,12 @@ fn attack() -> io::Result<()> {
     let mut seed = number("seed").unwrap_or(1) << 32;
     let only = option(&line, "only").unwrap_or_else(|| "all".into());
     let time = Duration::from_secs(number("seconds").unwrap_or(10)) / 2;
+    let least = number("pokes").unwrap_or(0) as usize;
     say(&format!("start only={only}"));
     for (daring, phase) in [("0", "halfway"), ("1", "done")] {
         let started = Instant::now();
         let (mut children, mut killed, mut pokes) = (0u64, 0u64, 0);
-        while started.elapsed() < time {
+        while started.elapsed() < time || pokes < least {
             seed += 1;
             let child = Command::new("/proc/self/exe")
                 .args(["--poke", &seed.to_string(), daring, &only])

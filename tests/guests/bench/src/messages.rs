@@ -133,7 +133,7 @@ fn check_frame() -> Result<(), &'static str> {
     enable_edge(RING);
     for count in 1..4 {
         write(SETSPI, RING);
-        if !wait_for(&RINGS, count, 1000) {
+        if !wait_for(&RINGS, count, 20_000) {
             return Err("MSI_SETSPI_NS rings nothing");
         }
     }

@@ -183,8 +183,8 @@ extern "C" fn guest_main(tree: u64, begun: u64) -> ! {
         Some(b"messages") => messages::check(true),
         Some(b"share") => messages::check(false),
         // Two domains with different pins, one of which loses the device at the end.
-        Some(b"gpioeven") => gpio::check(&tree, 0x55, 1000, true),
-        Some(b"gpioodd") => gpio::check(&tree, 0xee, 1000, false),
+        Some(b"gpioeven") => gpio::check(&tree, 0x55, 2000, true),
+        Some(b"gpioodd") => gpio::check(&tree, 0xee, 2000, false),
         Some(b"gpioevenbrief") => gpio::check(&tree, 0x55, 100, true),
         Some(b"gpiooddbrief") => gpio::check(&tree, 0xee, 100, false),
         _ => Err("the command line doesn't say which part this is"),

@@ -482,8 +482,8 @@ fn other_cpu() {
     check("spi.nobody", signalled(), 0);
     let kept = bit(SET_PENDING, 60);
     route(60, Some(0));
-    // In finite time: the other CPU may have to let go of it first. A tenth of a second is plenty.
-    power::wait_for(2, 10, signalled);
+    // In finite time: the other CPU may have to let go of it first. A second is plenty.
+    power::wait_for(2, 1, signalled);
     let back = take();
     if is_v2() {
         // QEMU's GICv2 forgets an SPI that is made pending while it has no target.

@@ -47,9 +47,9 @@ fn entry() -> u64 {
     (&raw const second_start).expose_provenance() as u64
 }
 
-/// Waits until there is `wanted`, for one second divided by `part` at most.
-pub fn wait_for(wanted: u64, part: u64, get: impl Fn() -> u64) -> u64 {
-    let limit = machine::ticks() + machine::frequency() / part;
+/// Waits until there is `wanted`, for so many seconds at most: a busy host lets the emulator's threads wait.
+pub fn wait_for(wanted: u64, seconds: u64, get: impl Fn() -> u64) -> u64 {
+    let limit = machine::ticks() + machine::frequency() * seconds;
     loop {
         let got = get();
         if got == wanted || machine::ticks() > limit {
@@ -59,7 +59,7 @@ pub fn wait_for(wanted: u64, part: u64, get: impl Fn() -> u64) -> u64 {
 }
 
 fn until(wanted: u64, get: impl Fn() -> u64) -> u64 {
-    wait_for(wanted, 1, get)
+    wait_for(wanted, 10, get)
 }
 
 /// Starts the second CPU and waits for it.
