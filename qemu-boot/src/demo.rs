@@ -27,8 +27,8 @@ pub const ESCAPE: &str = "\x01\x01\x01";
 const MAX_DOMAINS: usize = 16;
 /// What a terminal sends for the Enter key.
 pub const ENTER: &str = "\r";
-/// A command on Baton's console answers within this.
-const ANSWER: Duration = Duration::from_secs(20);
+/// A command on Baton's console answers within this, and on a busy host, too.
+const ANSWER: Duration = Duration::from_secs(60);
 /// Equal domains' shares of the coproc's time, in per cent.
 const FAIR: std::ops::RangeInclusive<f64> = 45.0..=55.0;
 /// Slices, in whole rounds, from which on shares can be judged. A device that refuses to be switched within an operation makes single slices

@@ -1,9 +1,9 @@
 //! All of it at once: four domains, three edu devices and a firmware core under four algorithms, changed live, with one domain that does its worst.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
-use baton_tests::{Machine, PATIENCE, Rounds, after_switches, longest_slice, number, poll, text};
+use baton_tests::{
+    LIMIT, Machine, PATIENCE, Rounds, after_switches, longest_slice, number, poll, text,
+};
 use qemu_boot::report::{CoprocReport, Record};
 use qemu_boot::scenario::CoprocSpec;
 use qemu_boot::{Artifacts, DomainSpec, Scenario};
@@ -146,7 +146,7 @@ fn assert_traced(machine: &Machine, coproc: usize, from: u64, kinds: &[&str]) ->
 /// 0 wrong results for the innocent, shares as configured before and after each change, every event in the trace.
 #[test]
 fn four_domains_four_coprocs_four_algorithms_and_everything_changes() -> Result<()> {
-    let mut machine = Machine::boot(&scenario()?, Duration::from_secs(400))?;
+    let mut machine = Machine::boot(&scenario()?, LIMIT)?;
     machine.distrust("d3");
     // Two lines: one of each program.
     for (name, _) in INNOCENT {

@@ -446,17 +446,12 @@ fn one_domain_uses_an_edu_device_and_a_firmware_core() -> Result<()> {
         .push_str(" workload.name=d1 workload.seed=1 workload.jobs=8");
     let machine = Machine::boot(&scenario, LIMIT)?;
     let end = |domain, jobs: u64| {
-        machine.wait_domain(
-            domain,
-            "the end of a program",
-            Duration::from_secs(120),
-            |text| {
-                let done = text
-                    .starts_with("workload: done")
-                    .then(|| Record::parse(text))?;
-                (number(&done, "jobs") == jobs).then_some(done)
-            },
-        )
+        machine.wait_domain(domain, "the end of a program", PATIENCE, |text| {
+            let done = text
+                .starts_with("workload: done")
+                .then(|| Record::parse(text))?;
+            (number(&done, "jobs") == jobs).then_some(done)
+        })
     };
     for (domain, jobs) in [("d1", 500), ("d1", 8), ("d2", 500)] {
         let done = end(domain, jobs)?;

@@ -1,17 +1,12 @@
 //! Unmodified Debian kernels as witnesses: what they say about the machine they were given.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
-use baton_tests::{Machine, number, text};
+use baton_tests::{LIMIT, Machine, PATIENCE, number, text};
 use qemu_boot::report::Record;
 use qemu_boot::setup::kernel::{Kernel, Series};
 use qemu_boot::setup::stress::Stress;
 use qemu_boot::{Artifacts, DomainSpec, Scenario};
 
-/// Longest life of a machine here, and longest wait: a busy host's emulator takes its time.
-const LIMIT: Duration = Duration::from_secs(400);
-const PATIENCE: Duration = Duration::from_secs(300);
 /// How long the domains are under stress: as long as the kernels' own watchdogs need twice over (soft lockup 20 s, RCU stall 21 s).
 const STRESS_SECONDS: u64 = 60;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use baton_tests::{Control, Machine, PATIENCE, number, poll, text};
+use baton_tests::{Control, LIMIT, Machine, PATIENCE, number, poll, text};
 use qemu_boot::report::Record;
 use qemu_boot::{Artifacts, DomainSpec, Scenario, bench};
 
@@ -58,7 +58,7 @@ fn board(options: &str) -> Result<DomainSpec> {
 /// Boots, with a way to the power button.
 fn boot(mut scenario: Scenario) -> Result<(Machine, Control)> {
     let control = Control::of(&mut scenario)?;
-    let machine = Machine::boot(&scenario, Duration::from_secs(400))?;
+    let machine = Machine::boot(&scenario, LIMIT)?;
     assert_eq!(machine.errors(), [""; 0]);
     Ok((machine, control))
 }
