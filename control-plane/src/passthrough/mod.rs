@@ -11,14 +11,10 @@ mod tests;
 
 pub use line::{Arrival, Line};
 
-use crate::config::machine::Interrupt;
-use crate::config::{DomainConfig, Fixture, Passed, PassedNode};
-use crate::devicetree::Error;
+use crate::config::{Fixture, Passed, PassedNode};
 use crate::guest_tree::layout::{
     PASSTHROUGH_BASE, PASSTHROUGH_SIZE, PASSTHROUGH_SPI, PASSTHROUGH_SPIS, PCI_SLOTS,
 };
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 use coproc_core::address::{HostPhysical, PAGE_SIZE};
 
@@ -88,41 +84,6 @@ pub fn plan(devices: &[Passed], fixtures: &[Fixture]) -> Result<Vec<Place>, Full
         places.push(room.place(&fixture.node)?);
     }
     Ok(places)
-}
-
-/// Makes the interrupts of a device this domain's. `used`: those that are somebody's already, to which they are added.
-///
-/// # Errors
-/// If one of them is somebody else's.
-pub fn claim(
-    config: &DomainConfig,
-    name: &str,
-    interrupts: &[Interrupt],
-    used: &mut Vec<u32>,
-) -> Result<(), Error> {
-    for interrupt in interrupts {
-        if used.contains(&interrupt.intid.0) {
-            let found = format!("{name}, whose {} is shared", interrupt.intid);
-            let error = config.passthrough_error(found, "a device that shares no interrupt");
-            return Err(error.remedy("for a PCI function: plug it into another slot"));
-        }
-        used.push(interrupt.intid.0);
-    }
-    Ok(())
-}
-
-/// The error that a function is on no bus where it could be given to a domain; `error` names the domain.
-pub fn not_on_own_bus(name: &str, error: &dyn Fn(String, &'static str) -> Error) -> Error {
-    let found = format!("{name}, which is not on the first host bridge's own bus");
-    error(found, "a function there; others are not built yet")
-}
-
-/// The error that a function has no INTx; `error` names the domain.
-pub fn no_interrupt(name: &str, error: &dyn Fn(String, &'static str) -> Error) -> Error {
-    error(
-        format!("{name}, which has no INTx interrupt"),
-        "a function with one; messages alone are not built yet",
-    )
 }
 
 /// What is left.

@@ -5,11 +5,13 @@
 
 mod coproc;
 mod cpus;
+mod device;
 #[cfg(test)]
 mod tests;
 
 pub use coproc::Identity;
 pub use cpus::{Starter, Unstartable, start_cpus};
+pub use device::{Parts, Stock};
 
 use crate::config::{Configuration, CoprocConfig, DomainConfig, PoolConfig, SharedMemory};
 use crate::devicetree::Error;
@@ -46,7 +48,7 @@ pub trait Site: Voice {
     /// Makes a place for a domain: its devices, its vCPUs in their pool.
     ///
     /// # Errors
-    /// What can't be had; nothing of it is left then.
+    /// What can't be had.
     fn place(&mut self, config: &DomainConfig) -> Result<(), Error>;
 
     /// Creates a domain that has a place. Returns whether it could be; if not, that was told, and nothing is left.

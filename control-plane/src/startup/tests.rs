@@ -64,7 +64,7 @@ impl Site for Notes {
 }
 
 /// Two domains, a rejected one between them, a coproc, shared memory.
-fn configuration() -> Configuration {
+pub(super) fn configuration() -> Configuration {
     let mut configuration = read(&two_domains());
     let rejected = Rejected {
         path: "/r".into(),

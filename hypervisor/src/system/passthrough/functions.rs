@@ -15,9 +15,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use coproc_core::address::PAGE_SIZE;
 use hypervisor::config::PciFunction;
-use hypervisor::config::machine::{Interrupt, PciHost};
 use hypervisor::devicetree::Error;
-use hypervisor::passthrough::{no_interrupt, not_on_own_bus};
 use hypervisor::v2m;
 use hypervisor::vpci::{
     self, BARS, BarPlacement, FunctionAddress, FunctionDescription, PhysicalError, SlotError,
@@ -37,39 +35,49 @@ pub struct Function {
     mapped: Mutex<[Option<u64>; BARS]>,
 }
 
-/// Finds a function, gives its BARs addresses, and keeps it quiet.
-pub(super) fn prepare(
-    host: Option<&PciHost>,
-    function: PciFunction,
-    slot: u8,
-    windows: &mut WindowAllocator,
-    other: &dyn Fn(String, &'static str) -> Error,
-) -> Result<(Function, Interrupt), Error> {
-    let name = format!("pci:{function}");
-    // INTx of a function behind bridges would have to be swizzled on the way.
-    let host = host.filter(|host| host.has_on_own_bus(function));
-    let Some((host, space)) = host.zip(boot::config_space()) else {
-        return Err(not_on_own_bus(&name, other));
-    };
-    let address = FunctionAddress {
+const fn address(function: PciFunction) -> FunctionAddress {
+    FunctionAddress {
         bus: function.bus,
         device: function.device,
         function: function.function,
+    }
+}
+
+/// Finds a function on the host bridge's own bus, and keeps it quiet.
+pub(super) fn find(
+    function: PciFunction,
+    other: &dyn Fn(String, &'static str) -> Error,
+) -> Result<FunctionDescription, Error> {
+    let absent = || {
+        let found = format!("pci:{function}, where no device answers");
+        let error = other(found, "a device that is there");
+        error.remedy("correct the address or plug the device in")
     };
-    let mut space = space.lock();
-    let mut description = vpci::describe(&mut *space, address).map_err(|error| match error {
-        PhysicalError::Absent(_) => other(
-            format!("{name}, where no device answers"),
-            "a device that is there",
-        )
-        .remedy("correct the address or plug the device in"),
+    let address = address(function);
+    let mut space = boot::config_space().ok_or_else(absent)?.lock();
+    let description = vpci::describe(&mut *space, address).map_err(|error| match error {
+        PhysicalError::Absent(_) => absent(),
         error => other(error.to_string(), "a usable PCI function"),
     })?;
     vpci::set_bus_master(&mut *space, address, false);
     vpci::set_interrupt_disable(&mut *space, address, true);
     vpci::disable_messages(&mut *space, address);
-    let interrupt = host.intx_interrupt(function, description.interrupt_pin);
-    let interrupt = interrupt.ok_or_else(|| no_interrupt(&name, other))?;
+    Ok(description)
+}
+
+/// Gives the BARs of a function that was found addresses. It decodes from then on.
+pub(super) fn prepare(
+    function: PciFunction,
+    mut description: FunctionDescription,
+    slot: u8,
+    windows: &mut WindowAllocator,
+    other: &dyn Fn(String, &'static str) -> Error,
+) -> Result<Option<Function>, Error> {
+    let Some(space) = boot::config_space() else {
+        return Ok(None);
+    };
+    let address = address(function);
+    let mut space = space.lock();
     // A smaller one would be mapped with what else is in its page.
     for bar in description.bars.iter_mut().flatten() {
         bar.size = bar.size.max(PAGE_SIZE);
@@ -78,20 +86,22 @@ pub(super) fn prepare(
         .map_err(|error| other(error.to_string(), "room in the host bridge's windows"))?;
     for bar in bars.iter().flatten() {
         if bar.address.get() & PAGE_SIZE.wrapping_sub(1) != 0 {
-            let found = format!("{name}, with a BAR at {} within a page", bar.address);
+            let found = format!(
+                "pci:{function}, with a BAR at {} within a page",
+                bar.address
+            );
             return Err(other(found, "BARs in pages of their own"));
         }
     }
     // The domain's view decides what it reaches; the function always decodes.
     vpci::set_memory_decode(&mut *space, address, true);
-    let function = Function {
+    Ok(Some(Function {
         address,
         description,
         bars,
         slot,
         mapped: Mutex::new([None; BARS]),
-    };
-    Ok((function, interrupt))
+    }))
 }
 
 fn all(given: &Given) -> impl Iterator<Item = (&Function, Option<&Wire>)> {

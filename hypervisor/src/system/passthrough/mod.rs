@@ -23,6 +23,7 @@ pub use faults::collect as collect_faults;
 pub use functions::{asserts, configured};
 
 use super::domain::{Domain, Stage2};
+use super::site::Console;
 use super::{attachment, boot};
 use crate::arch::{cpu, gic};
 use alloc::format;
@@ -36,12 +37,13 @@ use coproc_core::time::Instant;
 use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use faults::Told;
 use functions::Function;
+use hypervisor::config::DomainConfig;
 use hypervisor::config::machine::{Interrupt, PciHost, Trigger};
-use hypervisor::config::{Dma, DomainConfig, Passed};
 use hypervisor::console::devices::DeviceReport;
 use hypervisor::devicetree::Error;
 use hypervisor::guest_tree::layout;
-use hypervisor::passthrough::{Arrival, Line, Pages, Place, claim, plan};
+use hypervisor::passthrough::{Arrival, Line, Pages, Place, plan};
+use hypervisor::startup::{Parts, Stock};
 use hypervisor::vgic::Version;
 use hypervisor::vpci::WindowAllocator;
 use platforms::translation::{Stage2Attributes, TranslationError};
@@ -121,43 +123,35 @@ pub fn prepare(
     let mut given = Given::default();
     let places = plan(&config.passthrough, &config.fixtures)
         .map_err(|full| other(full.to_string(), "less, or smaller devices"))?;
+    let mut stock = Stock {
+        host,
+        iommu: boot::iommu().is_some(),
+        used,
+    };
     for (passed, place) in config.passthrough.iter().zip(places) {
         let Place {
             registers,
             spis,
             slot,
         } = place;
-        let name = passed.to_string();
-        let (interrupts, streams, function) = match passed {
-            Passed::Node(node) => {
-                let streams = match &node.dma {
-                    Dma::Confined(streams) => streams.clone(),
-                    Dma::None => {
-                        log::info!("{}: {name} has no IOMMU, and shows no DMA", config.path);
-                        Vec::new()
-                    }
-                    Dma::Unconfined => {
-                        log::warn!(
-                            "{}: {name} can reach all memory: the domain is trusted with that",
-                            config.path
-                        );
-                        Vec::new()
-                    }
-                };
-                (node.interrupts.clone(), streams, None)
-            }
-            Passed::Pci(address, stream) => {
-                let slot = slot.unwrap_or(0);
-                let (function, interrupt) =
-                    functions::prepare(host, *address, slot, windows, &other)?;
-                (Vec::from([interrupt]), Vec::from([*stream]), Some(function))
-            }
+        let mut found = None;
+        let mut look = |address| {
+            let description = functions::find(address, &other)?;
+            let pin = description.interrupt_pin;
+            found = Some((address, description));
+            Ok(pin)
         };
-        if !streams.is_empty() && boot::iommu().is_none() {
-            let found = format!("{name}, whose IOMMU doesn't work");
-            return Err(other(found, "a device that an IOMMU confines"));
-        }
-        claim(config, &name, &interrupts, used)?;
+        let Parts {
+            interrupts,
+            streams,
+        } = stock.take(config, passed, &mut Console, &mut look)?;
+        let function = match found {
+            Some((address, description)) => {
+                let slot = slot.unwrap_or(0);
+                functions::prepare(address, description, slot, windows, &other)?
+            }
+            None => None,
+        };
         let first = given.wires.len();
         given
             .wires
@@ -171,7 +165,7 @@ pub fn prepare(
                 count: AtomicU64::new(0),
             }));
         given.devices.push(Device {
-            name,
+            name: passed.to_string(),
             registers,
             streams,
             wires: first..given.wires.len(),

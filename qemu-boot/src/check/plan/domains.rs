@@ -1,14 +1,12 @@
 //! Domains as boot would make them: `passthrough`, `load.rs`, `lifecycle.rs`, `attachment.rs`, `shared_memory.rs`.
 
-use control_plane::config::machine::{Gic, Interrupt, PciHost};
-use control_plane::config::{
-    CoprocConfig, Dma, DomainConfig, Module, Passed, PciFunction, SharedMemory,
-};
+use control_plane::config::machine::Gic;
+use control_plane::config::{CoprocConfig, DomainConfig, Module, Passed, SharedMemory};
 use control_plane::devicetree::{Error, Region};
 use control_plane::guest_tree::layout::PCI_SLOTS;
 use control_plane::guest_tree::{self, GicVersion};
 use control_plane::image;
-use control_plane::passthrough;
+use control_plane::startup::Stock;
 use coproc_core::address::PAGE_SIZE;
 use coproc_core::id::VcoprocId;
 use coproc_core::time::Instant;
@@ -24,39 +22,29 @@ const DOMAINS: usize = 95;
 impl Plan<'_> {
     /// `passthrough::prepare`.
     pub(super) fn devices(&mut self, config: &DomainConfig) -> Result<(), Error> {
-        let error = |found: String, expected| config.passthrough_error(found, expected);
-        for passed in &config.passthrough {
-            let name = passed.to_string();
-            let interrupts = match passed {
-                Passed::Node(node) => {
-                    if node.dma == Dma::Unconfined {
-                        let text = format!(
-                            "{}: {name} can reach all memory: the domain is trusted with that",
-                            config.path
-                        );
-                        self.findings.remark(&config.path, text);
-                    }
-                    node.interrupts.clone()
-                }
-                Passed::Pci(function, _) => {
-                    self.unchecked(format!(
-                        "{}: that {name} is there, and has its interrupt at INTA",
-                        config.path
-                    ));
-                    vec![own_interrupt(
-                        self.machine.pci_hosts.first(),
-                        *function,
-                        &name,
-                        &error,
-                    )?]
-                }
-            };
-            passthrough::claim(config, &name, &interrupts, &mut self.used)?;
+        let mut looked = Vec::new();
+        let mut look = |function| {
+            looked.push(function);
+            Ok(INTA)
+        };
+        let mut stock = Stock {
+            host: self.machine.pci_hosts.first(),
+            iommu: !self.machine.smmus.is_empty(),
+            used: &mut self.used,
+        };
+        let mut devices = config.passthrough.iter();
+        let taken =
+            devices.try_for_each(|one| stock.take(config, one, self.findings, &mut look).map(drop));
+        for function in looked {
+            self.unchecked(format!(
+                "{}: that pci:{function} is there, and has its interrupt at INTA",
+                config.path
+            ));
         }
-        Ok(())
+        taken
     }
 
-    /// `Workshop::place`.
+    /// `load::place`.
     pub(super) fn vcpus(&mut self, config: &DomainConfig) -> Result<(), Error> {
         let found = self.pools.get_mut(config.pool);
         let (id, pool) = found.ok_or_else(|| placing::no_pool(config))?;
@@ -247,17 +235,4 @@ impl Plan<'_> {
         });
         Ok(())
     }
-}
-
-/// The interrupt of a function that a domain gets for itself: `passthrough::functions::prepare`.
-fn own_interrupt(
-    host: Option<&PciHost>,
-    function: PciFunction,
-    name: &str,
-    error: &dyn Fn(String, &'static str) -> Error,
-) -> Result<Interrupt, Error> {
-    let host = host.filter(|host| host.has_on_own_bus(function));
-    let host = host.ok_or_else(|| passthrough::not_on_own_bus(name, error))?;
-    let interrupt = host.intx_interrupt(function, INTA);
-    interrupt.ok_or_else(|| passthrough::no_interrupt(name, error))
 }
