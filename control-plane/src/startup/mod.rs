@@ -6,12 +6,14 @@
 mod coproc;
 mod cpus;
 mod device;
+mod domain;
 #[cfg(test)]
 mod tests;
 
 pub use coproc::Identity;
 pub use cpus::{Starter, Unstartable, start_cpus};
 pub use device::{Parts, Stock};
+pub use domain::VMIDS;
 
 use crate::config::{Configuration, CoprocConfig, DomainConfig, PoolConfig, SharedMemory};
 use crate::devicetree::Error;

@@ -30,6 +30,7 @@ use hypervisor::lifecycle::numbers::Numbers;
 use hypervisor::management_port::ManagementPort;
 use hypervisor::memory::frames::Piece;
 use hypervisor::physical_timer::PhysicalTimer;
+use hypervisor::startup::VMIDS as VMIDS_OF_DOMAINS;
 use hypervisor::vcpu_schedule::{CpuSet, placing};
 use hypervisor::vgic::{ListRegisters, Vgic};
 use hypervisor::vpci::{self, SLOTS, Signals, VirtualBus, Window, Windows};
@@ -45,7 +46,7 @@ const CHUNK: u64 = 0x8000;
 const MAP_CHUNK: u64 = 32 << 20;
 
 /// VMIDs of domains; those above are firmware's and the IOMMU's. 0 is nobody's.
-static VMIDS: Mutex<Numbers> = Mutex::new(Numbers::new(1..96));
+static VMIDS: Mutex<Numbers> = Mutex::new(Numbers::new(VMIDS_OF_DOMAINS));
 
 /// Domains that have a VMID now.
 pub fn vmids_lent() -> u32 {
@@ -114,14 +115,11 @@ fn other(config: &DomainConfig, found: String, expected: &'static str) -> Error 
 /// What there isn't; what was taken so far is the domain's.
 pub fn take(domain: &Domain, vmid: &mut Option<u8>) -> Result<(), Error> {
     let config = &domain.config;
-    take_memory(config, &mut domain.memory.write())?;
-    let number = VMIDS.lock().take().ok_or_else(|| {
-        other(
-            config,
-            "one domain more".to_string(),
-            "at most 95 domains at a time, one VMID each",
-        )
-    })?;
+    {
+        let mut memory = domain.memory.write();
+        config.take_memory(&mut FRAMES.lock(), &mut memory)?;
+    }
+    let number = VMIDS.lock().take().ok_or_else(|| config.no_vmid())?;
     *vmid = Some(number);
     let geometry = super::start::stage2_geometry();
     let table =
@@ -174,24 +172,6 @@ pub fn fill_flash(domain: &Domain, offset: u64) -> Result<Option<u64>, Error> {
     }
     let firmware = file(&domain.config.kernel)?;
     Ok(flash::fill(domain, firmware, offset, CHUNK))
-}
-
-/// Takes the domain's RAM: in as few, as large and as well aligned pieces as there are.
-fn take_memory(config: &DomainConfig, taken: &mut Vec<Piece>) -> Result<(), Error> {
-    let mut left = config.memory;
-    while left > 0 {
-        let mut frames = FRAMES.lock();
-        let free = frames.total();
-        let piece = frames.allocate_blocks(left);
-        drop(frames);
-        let Ok(piece) = piece else {
-            let given: u64 = taken.iter().map(|piece| piece.size).sum();
-            return Err(config.memory_does_not_fit(free.saturating_add(given)));
-        };
-        taken.push(piece);
-        left = left.saturating_sub(piece.size);
-    }
-    Ok(())
 }
 
 /// A way through a domain's RAM, some bytes at a time.
@@ -436,22 +416,20 @@ pub fn reset(domain: &Domain, images: &Images) {
 /// # Errors
 /// Why it can't be had; nothing of it is left behind.
 pub fn connect(domain: &Domain, instances: &[Instance], number: usize) -> Result<bool, Error> {
-    let other = |found: String, expected: &'static str| {
-        Error::new(domain.path.clone(), found, expected).property("baton,coprocs")
-    };
-    let Some(assignment) = domain.config.coprocs.get(number) else {
+    let config = &domain.config;
+    let Some(assignment) = config.coprocs.get(number) else {
         return Ok(false);
     };
     let mut found = instances.iter().enumerate();
     let Some((index, instance)) = found.find(|(_, instance)| instance.id == assignment.coproc)
     else {
-        return Err(domain.config.coproc_unavailable(assignment.coproc));
+        return Err(config.coproc_unavailable(assignment.coproc));
     };
     let slot = match &instance.description {
         Some(_) => domain.pci.lock().bus.free(),
         None => fixture::position(domain, instance.id),
     };
-    let slot = slot.ok_or_else(|| other("too many coprocs".into(), "at most 31"))?;
+    let slot = slot.ok_or_else(|| config.too_many_coprocs())?;
     let link = attachment::attach(
         index,
         instance,
@@ -460,12 +438,12 @@ pub fn connect(domain: &Domain, instances: &[Instance], number: usize) -> Result
         &assignment.parameters,
         slot,
     )
-    .map_err(|error| other(error, "a coproc that takes the domain"))?;
+    .map_err(|error| config.coproc_refuses(error))?;
     if let Err(error) = show(domain, instance, slot, link) {
         if let Err(error) = attachment::detach(index, instance, link.who) {
             log::error!("{}: {error}", link.who);
         }
-        return Err(other(error.to_string(), "a free PCI slot"));
+        return Err(config.coprocs_error(error.to_string(), "a free PCI slot"));
     }
     Ok(true)
 }

@@ -7,8 +7,6 @@ use super::domain::{Domain, Pci, Stage2};
 use super::exit::Answer;
 use super::{FRAMES, System};
 use crate::arch::memory;
-use alloc::format;
-use alloc::string::ToString;
 use alloc::vec::Vec;
 use coproc_core::id::DomainId;
 use coproc_core::register::{Operation, Width};
@@ -43,29 +41,20 @@ pub struct Port {
 /// # Errors
 /// What it wants and there isn't.
 pub fn create(config: &SharedMemory, domains: &[Domain], index: usize) -> Result<Region, Error> {
-    let other = |found, expected: &'static str| Error::new(config.path.clone(), found, expected);
     let mut found = Vec::new();
     for id in &config.domains {
         let domain = domains
             .iter()
             .find(|domain| domain.id == *id && domain.control.lock().life.state() != State::Gone)
-            .ok_or_else(|| {
-                other(format!("{id}, which was not created"), "domains that work")
-                    .property("domains")
-            })?;
-        let slot = domain.pci.lock().bus.free().ok_or_else(|| {
-            other(
-                format!("{id}, whose PCI slots are taken"),
-                "a free PCI slot",
-            )
-            .property("domains")
-        })?;
+            .ok_or_else(|| config.not_created(*id))?;
+        let slot = domain.pci.lock().bus.free();
+        let slot = slot.ok_or_else(|| config.no_slot(*id))?;
         found.push((domain, slot));
     }
     let memory = FRAMES
         .lock()
         .allocate(config.size, config.size)
-        .map_err(|error| other(error.to_string(), "free memory").property("size"))?;
+        .map_err(|error| config.no_memory(error))?;
     memory::zero(memory.start, memory.size);
     // A domain may look with its caches off.
     memory::flush(memory.start, memory.size);
@@ -74,7 +63,7 @@ pub fn create(config: &SharedMemory, domains: &[Domain], index: usize) -> Result
         // Never fails: the slot is free, and the configuration allows no size that a BAR can't have.
         pci.bus
             .attach(slot, ivshmem::description(config.size))
-            .map_err(|error| other(error.to_string(), "a free PCI slot"))?;
+            .map_err(|_| config.no_slot(domain.id))?;
         pci.ports.push(Port {
             region: index,
             memory,

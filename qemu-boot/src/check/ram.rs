@@ -45,18 +45,13 @@ impl Ram {
         self.0.total()
     }
 
-    /// A domain's RAM and, if it begins with firmware, its flash.
+    /// A domain's RAM.
     pub fn domain(&mut self, config: &DomainConfig, taken: &mut Taken) -> Result<(), Error> {
-        let mut left = config.memory;
-        while left > 0 {
-            let free = self.0.total();
-            let Ok(piece) = self.0.allocate_blocks(left) else {
-                let given: u64 = taken.0.iter().map(|piece| piece.size).sum();
-                return Err(config.memory_does_not_fit(free.saturating_add(given)));
-            };
-            taken.0.push(piece);
-            left = left.saturating_sub(piece.size);
-        }
+        config.take_memory(&mut self.0, &mut taken.0)
+    }
+
+    /// Its tables and, if it begins with firmware, its flash.
+    pub fn tables(&mut self, config: &DomainConfig, taken: &mut Taken) -> Result<(), Error> {
         let other = |error: FrameError, expected| {
             Error::new(config.path.clone(), error.to_string(), expected)
         };

@@ -432,6 +432,23 @@ fn shared_memory_wants_domains_that_are_created() {
     );
 }
 
+/// Of 32 slots the host bridge has one, the coproc another.
+#[test]
+fn shared_memory_wants_slots() {
+    let mut scenario = two();
+    let page = SharedMemorySpec {
+        size: 4096,
+        domains: vec![0, 1],
+    };
+    scenario.shared_memory = vec![page; 31];
+    let findings = one_mistake(
+        &scenario,
+        "domains: d1, whose PCI slots are taken; expected a free PCI slot",
+    );
+    assert_eq!(findings.shared_memory.len(), 30);
+    assert_eq!(fates(&findings), [Fate::Starts; 2]);
+}
+
 #[test]
 fn a_machine_that_cannot_be_used_is_the_only_thing_that_is_said() {
     let findings = one_mistake(

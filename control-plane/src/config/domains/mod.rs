@@ -12,12 +12,11 @@ mod reader;
 
 use super::coprocs::{self, CoprocConfig, Known};
 use super::machine::Machine;
-use super::passthrough::{self, Passed, PassedNode};
+use super::passthrough::{Passed, PassedNode};
 use super::pools::{self, PoolConfig};
 use super::shared_memory::{self, SharedMemory};
 use crate::devicetree::{Error, Node, Region, Tree, quote};
 use crate::lifecycle::policy::RestartPolicy;
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use coproc_core::algorithm::Parameters;
@@ -226,36 +225,6 @@ impl Configuration {
             .chain(&self.coproc_errors)
             .chain(domains.flat_map(|rejected| &rejected.errors))
             .chain(&self.shared_errors)
-    }
-}
-
-impl DomainConfig {
-    /// The error that there isn't memory enough, for whoever hands it out. `free`: bytes that there were.
-    pub fn memory_does_not_fit(&self, free: u64) -> Error {
-        let expected = format!("at most {} KiB, which is free", free / 1024);
-        Error::new(
-            self.path.clone(),
-            format!("{} KiB", self.memory / 1024),
-            expected,
-        )
-        .property("memory")
-        .remedy("give the domain less memory or the machine more")
-    }
-
-    /// An error about its own devices.
-    pub fn passthrough_error(&self, found: String, expected: &'static str) -> Error {
-        Error::new(self.path.clone(), found, expected).property(passthrough::PROPERTY)
-    }
-
-    /// An error about one of its coprocs that shows only when it's brought up.
-    pub fn coproc_unavailable(&self, coproc: CoprocId) -> Error {
-        Error::new(
-            self.path.clone(),
-            format!("{coproc}, which can't be used"),
-            "a coproc that works",
-        )
-        .property("baton,coprocs")
-        .remedy("see the error of that coproc")
     }
 }
 

@@ -26,7 +26,6 @@ use super::domain::{Domain, Stage2};
 use super::site::Console;
 use super::{attachment, boot};
 use crate::arch::{cpu, gic};
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use coproc_core::address::DeviceAddress;

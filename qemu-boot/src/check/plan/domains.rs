@@ -1,12 +1,13 @@
 //! Domains as boot would make them: `passthrough`, `load.rs`, `lifecycle.rs`, `attachment.rs`, `shared_memory.rs`.
 
 use control_plane::config::machine::Gic;
-use control_plane::config::{CoprocConfig, DomainConfig, Module, Passed, SharedMemory};
+use control_plane::config::{CoprocConfig, Dma, DomainConfig, Module, Passed, SharedMemory};
 use control_plane::devicetree::{Error, Region};
 use control_plane::guest_tree::layout::PCI_SLOTS;
 use control_plane::guest_tree::{self, GicVersion};
 use control_plane::image;
-use control_plane::startup::Stock;
+use control_plane::memory::frames::FrameError;
+use control_plane::startup::{self, Stock};
 use coproc_core::address::PAGE_SIZE;
 use coproc_core::id::VcoprocId;
 use coproc_core::time::Instant;
@@ -15,9 +16,6 @@ use hypervisor::vcpu_schedule::{CpuSet, placing};
 use super::super::findings;
 use super::super::ram::Taken;
 use super::{INTA, Instance, Kind, Plan};
-
-/// Domains that can be at a time, one VMID each.
-const DOMAINS: usize = 95;
 
 impl Plan<'_> {
     /// `passthrough::prepare`.
@@ -53,22 +51,11 @@ impl Plan<'_> {
         placing::add(config, *id, pool, &self.running, now, &mut kick).map(drop)
     }
 
-    /// `lifecycle::create_at_boot`: memory, a VMID, images, coprocs.
-    pub(super) fn build(&mut self, config: &DomainConfig) -> Result<(), Error> {
+    /// `lifecycle::create_at_boot`: memory, a VMID, images, coprocs. Returns how many PCI slots the domain has left.
+    pub(super) fn build(&mut self, config: &DomainConfig) -> Result<usize, Error> {
         let mut taken = Taken::default();
         let mut attached = Vec::new();
-        let result = self
-            .ram
-            .domain(config, &mut taken)
-            .and_then(|()| {
-                if self.created.len() < DOMAINS {
-                    return Ok(());
-                }
-                let expected = "at most 95 domains at a time, one VMID each";
-                Err(Error::new(config.path.clone(), "one domain more", expected))
-            })
-            .and_then(|()| self.fill(config))
-            .and_then(|()| self.connect(config, &mut taken, &mut attached));
+        let result = self.make(config, &mut taken, &mut attached);
         if result.is_err() {
             for (at, who) in attached {
                 let instance: &mut Instance = &mut self.instances[at];
@@ -78,6 +65,21 @@ impl Plan<'_> {
             self.ram.give_back(taken);
         }
         result
+    }
+
+    fn make(
+        &mut self,
+        config: &DomainConfig,
+        taken: &mut Taken,
+        attached: &mut Vec<(usize, VcoprocId)>,
+    ) -> Result<usize, Error> {
+        self.ram.domain(config, taken)?;
+        if self.created.len() >= startup::VMIDS.len() {
+            return Err(config.no_vmid());
+        }
+        self.ram.tables(config, taken)?;
+        self.fill(config)?;
+        self.connect(config, taken, attached)
     }
 
     /// `Images::new`.
@@ -142,15 +144,16 @@ impl Plan<'_> {
         config: &DomainConfig,
         taken: &mut Taken,
         attached: &mut Vec<(usize, VcoprocId)>,
-    ) -> Result<(), Error> {
-        let refused = |found: String, expected: &'static str| {
-            Error::new(config.path.clone(), found, expected).property("baton,coprocs")
-        };
+    ) -> Result<usize, Error> {
         let functions = config.passthrough.iter();
         let functions = functions.filter(|passed| matches!(passed, Passed::Pci(..)));
         // The host bridge is one, too.
         let mut slots = PCI_SLOTS.saturating_sub(1 + functions.count());
-        if !config.passthrough.is_empty() {
+        let confined = |passed: &Passed| match passed {
+            Passed::Node(node) => matches!(node.dma, Dma::Confined(_)),
+            Passed::Pci(..) => true,
+        };
+        if config.passthrough.iter().any(confined) {
             self.ram.space(config.memory, taken).map_err(|error| {
                 config.passthrough_error(error.to_string(), "an IOMMU that works")
             })?;
@@ -174,15 +177,11 @@ impl Plan<'_> {
                 return Err(config.coproc_unavailable(assignment.coproc));
             };
             if !matches!(instance.kind, Kind::Node { .. }) {
-                slots = slots
-                    .checked_sub(1)
-                    .ok_or_else(|| refused("too many coprocs".to_owned(), "at most 31"))?;
+                let left = slots.checked_sub(1);
+                slots = left.ok_or_else(|| config.too_many_coprocs())?;
             }
-            let expected = "a coproc that takes the domain";
             let path = instance.path.clone();
-            let none = |error: control_plane::memory::frames::FrameError| {
-                refused(error.to_string(), expected)
-            };
+            let none = |error: FrameError| config.coproc_refuses(error.to_string());
             match instance.kind {
                 Kind::Firmware => {
                     let memory = fw_core_abi::IMAGE_SIZE + fw_core_abi::SHARED_SIZE;
@@ -209,25 +208,30 @@ impl Plan<'_> {
                     error.to_string()
                 })
             });
-            added.map_err(|error| refused(format!("{path}: {error}"), expected))?;
+            added.map_err(|error| config.coproc_refuses(format!("{path}: {error}")))?;
             attached.push((at, who));
         }
-        Ok(())
+        Ok(slots)
     }
 
     /// `shared_memory::create`.
     pub(super) fn shared_memory(&mut self, config: &SharedMemory) -> Result<(), Error> {
-        let other = |found: String, expected: &'static str| {
-            Error::new(config.path.clone(), found, expected)
-        };
-        let mut domains = config.domains.iter();
-        if let Some(id) = domains.find(|id| !self.created.contains(id)) {
-            let found = format!("{id}, which was not created");
-            return Err(other(found, "domains that work").property("domains"));
+        let mut peers = Vec::new();
+        for id in &config.domains {
+            let mut created = self.created.iter();
+            let peer = created.position(|(other, _)| other == id);
+            let peer = peer.ok_or_else(|| config.not_created(*id))?;
+            if self.created[peer].1 == 0 {
+                return Err(config.no_slot(*id));
+            }
+            peers.push(peer);
         }
         self.ram
             .take(config.size, config.size, &mut Taken::default())
-            .map_err(|error| other(error.to_string(), "free memory").property("size"))?;
+            .map_err(|error| config.no_memory(error))?;
+        for peer in peers {
+            self.created[peer].1 -= 1;
+        }
         self.findings.shared_memory.push(findings::Shared {
             node: config.path.clone(),
             kib: config.size >> 10,

@@ -66,8 +66,8 @@ struct Plan<'a> {
     used: Vec<u32>,
     next: u32,
     ram: Ram,
-    /// Who has memory, and all else.
-    created: Vec<DomainId>,
+    /// Who has memory, and all else; and how many PCI slots each has left.
+    created: Vec<(DomainId, usize)>,
     /// Nodes of which nothing is made.
     left_out: Vec<String>,
 }
@@ -225,7 +225,7 @@ impl Site for Plan<'_> {
 
     fn create(&mut self, config: &DomainConfig) -> bool {
         match self.build(config) {
-            Ok(()) => self.created.push(config.id),
+            Ok(slots) => self.created.push((config.id, slots)),
             Err(error) => {
                 self.findings.error(&error);
                 return false;
