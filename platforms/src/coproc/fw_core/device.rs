@@ -135,16 +135,13 @@ impl Device {
             }
             command::STOP if self.want == Want::Run => {
                 self.want = Want::Stop;
-                if self.context.runs()
-                    && self.context.start.is_none()
-                    && self.context.paravirtual.ask()
-                {
-                    self.context.raise(local_interrupt::YIELD);
-                }
-                if !self.executing {
+                if self.executing {
+                    self.ask();
+                } else {
                     self.try_to_stop();
                 }
-                self.kick |= self.executing;
+                // Unless it rests by now, the core has to hear of it.
+                self.kick |= self.want == Want::Stop;
             }
             command::FORCE_STOP => {
                 self.want = Want::Rest;
@@ -180,11 +177,23 @@ impl Device {
             }
     }
 
-    /// Nothing executes: fulfils the wish to stop, if the firmware lets go.
+    /// Asks the firmware to yield, if its domain accepted that; once.
+    fn ask(&mut self) {
+        if self.context.runs() && self.context.start.is_none() && self.context.paravirtual.ask() {
+            self.context.raise(local_interrupt::YIELD);
+        }
+    }
+
+    /// Nothing executes: fulfils the wish to stop, if the firmware lets go. Else it is asked: it may have been woken since the wish.
     fn try_to_stop(&mut self) {
-        if self.want == Want::Stop && self.lets_go() {
+        if self.want != Want::Stop {
+            return;
+        }
+        if self.lets_go() {
             self.want = Want::Rest;
             self.withdraw();
+        } else {
+            self.ask();
         }
     }
 

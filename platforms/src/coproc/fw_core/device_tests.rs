@@ -141,6 +141,28 @@ fn who_accepted_is_asked_and_stops_only_by_yielding() {
     assert!(!device.virtual_interrupt());
 }
 
+/// The stop finds it waiting, where nobody has to ask; but the core hasn't come to EL2's orders yet, and until then the domain rings.
+#[test]
+fn who_is_woken_while_it_is_to_stop_is_asked_too() {
+    let mut device = Device::new();
+    let accepted = host::PARAVIRTUAL + coproc_core::paravirtual::register::ACCEPTED;
+    device.write(accepted, Word, 1);
+    device.write(CONTEXT, Double, 8);
+    command(&mut device, command::RUN);
+    device.write(host::CONTROL, Word, control::START.into());
+    device.orders();
+    set(&mut device, local::ENABLE, local_interrupt::ALL.into());
+    device.waits();
+    command(&mut device, command::STOP);
+    device.write(host::DOORBELL, Word, 1);
+    assert_eq!(device.orders(), run(None));
+    assert!(is(&mut device, state::REFUSES_YIELD));
+    let pending = device.local_access(local::PENDING, Word, None);
+    assert_eq!(pending, Some(local_interrupt::ALL.into()));
+    set(&mut device, local::YIELD, 1);
+    assert_eq!(device.orders(), Orders::Rest);
+}
+
 #[test]
 fn waiting_ends_with_an_enabled_interrupt_only_and_stops_at_once() {
     let mut device = running();
