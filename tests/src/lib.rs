@@ -324,6 +324,24 @@ impl Machine {
             .collect()
     }
 
+    /// Has Baton tell, for the log of a run that failed, what it knows; as long as it answers, and if it has the input.
+    fn testify(&self) {
+        const SOON: Duration = Duration::from_secs(5);
+        for command in ["domains", "vcpu list", "coproc query", "trace"] {
+            let mark = self.qemu.mark();
+            let end = |line: &str| {
+                let (origin, text) = split_tag(line);
+                (origin == Origin::Baton && (text == "ok" || text.starts_with("error: ")))
+                    .then_some(())
+            };
+            if self.qemu.send(&format!("{command}{ENTER}")).is_err()
+                || self.qemu.wait_map(mark, command, SOON, end).is_err()
+            {
+                return;
+            }
+        }
+    }
+
     /// Whether a line can only be the end of whoever prints it, and that matters.
     fn gives_up(&self, origin: Origin<'_>, text: &str) -> bool {
         match origin {
@@ -371,6 +389,7 @@ impl Drop for Machine {
         if self.finished {
             return;
         }
+        self.testify();
         self.qemu.kill();
         match keep(self.qemu.name(), self.qemu.log()) {
             Ok(kept) => eprintln!("the failed run's log is {kept}"),
