@@ -1,16 +1,19 @@
 //! The device alone, and with its driver alone: what each side may rely on.
 
 use alloc::format;
+use alloc::vec;
 use alloc::vec::Vec;
 
-use coproc_core::driver::{Driver, Step};
+use coproc_core::driver::{Driver, Hardware as _, Step};
+use coproc_core::environment::Stream;
 use coproc_core::id::VcoprocId;
 use coproc_core::register::Width::{self, Double, Word};
+use coproc_core::time::Duration;
 use fw_core_abi::{control, host, interrupt, local, local_interrupt, status};
 use proptest::prelude::*;
 
 use super::core_registers::{CONTEXT, REGISTERS, STATE, command, register, state};
-use super::model::Core;
+use super::model::{Core, Op};
 use super::{Device, FwCore, Orders, Start, core_registers};
 
 /// A device with context 7 in it, under RUN.
@@ -161,6 +164,37 @@ fn who_is_woken_while_it_is_to_stop_is_asked_too() {
     assert_eq!(pending, Some(local_interrupt::ALL.into()));
     set(&mut device, local::YIELD, 1);
     assert_eq!(device.orders(), Orders::Rest);
+}
+
+#[test]
+fn who_refuses_for_long_is_asked_rarely() {
+    let (mut driver, mut core) = (FwCore::new(), Core::default());
+    let who = VcoprocId(7);
+    core.stream = Stream::Domain(who);
+    core.images.insert(who.0, vec![Op::Hang]);
+    driver.create(who).unwrap();
+    assert_eq!(driver.restore(who, &mut core, None), Step::Done);
+    assert_eq!(driver.replay(who, &mut core), Step::Done);
+    core.write(0, host::CONTROL, Word, control::START.into());
+    core.advance(Duration::from_micros(50));
+    set(&mut core.device, local::CRITICAL, 1);
+    let started = core.now();
+    let mut questions = 0;
+    loop {
+        let refused = core.now().since(started);
+        let Step::Again(wait) = driver.quiet(who, &mut core) else {
+            panic!("it refuses");
+        };
+        // What a switch takes longer by it.
+        let longest = Duration::from_micros(10).max(refused);
+        assert!(wait <= longest && wait <= Duration::from_millis(1));
+        if refused >= Duration::from_millis(100) {
+            break;
+        }
+        questions += 1;
+        core.advance(wait);
+    }
+    assert!((100..200).contains(&questions), "{questions}");
 }
 
 #[test]

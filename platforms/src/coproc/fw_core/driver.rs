@@ -25,8 +25,19 @@ use super::core_registers::{
     COMMAND, CONTEXT, INTERRUPT_ENABLE, INTERRUPT_STATUS, STATE, command, register, state,
 };
 
-/// First and last wait between two questions whether the core rests: an IPI and an exit take some µs.
-const POLL: (Duration, Duration) = (Duration::from_micros(10), Duration::from_micros(100));
+/// First wait between two questions whether the core rests: an IPI and an exit take some µs.
+const POLL: Duration = Duration::from_micros(10);
+/// Up to here the next one comes after as long as it has refused already.
+const POLL_SOON: Duration = Duration::from_micros(100);
+/// The longest one.
+const POLL_LATE: Duration = Duration::from_millis(1);
+
+/// When to ask again a core that has refused for so long. It may be the core's own CPU that asks: the more it does, the longer the
+/// firmware takes to where it lets go. So later only every eighth of that time.
+fn patience(refused: Duration) -> Duration {
+    let late = Duration::from_nanos(refused.as_nanos() / 8);
+    refused.min(POLL_SOON).max(late).clamp(POLL, POLL_LATE)
+}
 
 const DESCRIPTION: Description = Description {
     name: "baton,fw-core",
@@ -189,7 +200,7 @@ impl Driver for FwCore {
             slot.asked = None;
             return Step::Done;
         }
-        Step::Again(now.since(since).max(POLL.0).min(POLL.1))
+        Step::Again(patience(now.since(since)))
     }
 
     fn drain(&mut self, who: VcoprocId, hardware: &mut dyn Hardware) -> Step {
@@ -337,7 +348,7 @@ impl Driver for FwCore {
         if is(hardware, state::RESTING) {
             Step::Done
         } else {
-            Step::Again(POLL.0)
+            Step::Again(POLL)
         }
     }
 
@@ -350,7 +361,7 @@ impl Driver for FwCore {
         if is(hardware, state::RESTING) {
             Step::Done
         } else {
-            Step::Again(POLL.0)
+            Step::Again(POLL)
         }
     }
 }
