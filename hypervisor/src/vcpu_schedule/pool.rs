@@ -6,7 +6,7 @@
 //! 1. `current` of a seat, or the queue, or asleep: a vCPU is in exactly one of these places, and only under the pool's lock it moves.
 //! 2. A CPU changes what is loaded only by [`Pool::reschedule`], called by itself, and carries it out before it asks again.
 //! 3. One that is current here but still loaded on another CPU is being saved there: the other CPU does nothing else first. Who loads it
-//!    waits for that (`Vcpu::resident` in `system/domain.rs`), having saved its own before, so two CPUs that exchange vCPUs don't wait for each other.
+//!    waits for that (`Vcpu::resident` in `system/domain/vcpu.rs`), having saved its own before, so two CPUs that exchange vCPUs don't wait for each other.
 //! 4. One that is asleep and loaded on an idle CPU wakes *there*, without a queue, unless that CPU may not run it any more: then it is saved at once.
 
 use super::{CpuSet, MAX_CPUS, Parameters, ScheduleError, VcpuAlgorithm, VcpuId};
