@@ -37,6 +37,10 @@ pub struct Site<'a> {
     /// Addresses for their BARs.
     pub windows: WindowAllocator,
     /// The interrupt controller.
+    #[cfg_attr(
+        not(feature = "sharing"),
+        expect(dead_code, reason = "coprocessors take interrupts of their own")
+    )]
     pub gic: &'a mut Gic,
     /// For each CPU of the device tree its number here, if it runs.
     pub online: &'a [Option<usize>],
