@@ -4,7 +4,7 @@
 //! may be more than its file has.
 
 use crate::config::DomainConfig;
-use crate::devicetree::Error;
+use crate::devicetree::{Error, Region};
 use crate::guest_tree::layout;
 use alloc::format;
 use coproc_core::address::GuestPhysical;
@@ -91,8 +91,8 @@ pub struct Placement {
     pub tree: GuestPhysical,
     /// First byte of the kernel, and its entry.
     pub kernel: GuestPhysical,
-    /// First byte of the ramdisk.
-    pub ramdisk: Option<GuestPhysical>,
+    /// The ramdisk.
+    pub ramdisk: Option<Region>,
 }
 
 /// Places a kernel with `header` and a ramdisk of `ramdisk` bytes in `size` bytes of RAM at `ram`.
@@ -125,7 +125,10 @@ pub fn place(
     Ok(Placement {
         tree: ram,
         kernel: ram.wrapping_add(kernel),
-        ramdisk: ramdisk.map(|_| ram.wrapping_add(initrd)),
+        ramdisk: ramdisk.map(|size| Region {
+            address: ram.wrapping_add(initrd).get(),
+            size,
+        }),
     })
 }
 
@@ -170,7 +173,11 @@ mod tests {
         let header = Header::read(&image(0, 0x30_0000, 0xa, 4096)).unwrap();
         let placed = place(&header, Some(0x10_0000), RAM, 16 << 20).unwrap();
         assert_eq!(placed.kernel.get(), 0x4020_0000);
-        assert_eq!(placed.ramdisk.unwrap().get(), 0x4060_0000);
+        let ramdisk = Region {
+            address: 0x4060_0000,
+            size: 0x10_0000,
+        };
+        assert_eq!(placed.ramdisk, Some(ramdisk));
         assert_eq!(placed.tree, RAM);
     }
 

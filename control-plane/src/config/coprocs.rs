@@ -44,6 +44,24 @@ pub struct KnownName<'a> {
     pub compiled_in: bool,
 }
 
+impl KnownName<'static> {
+    /// Those of `all`: name, feature, and whether it is in this program. `sharing`: whether anything can be shared at all; `there`: what is compiled in, by
+    /// feature and whether it is in this program.
+    #[inline(never)]
+    pub fn list(
+        all: &[(&'static str, &'static str, bool)],
+        sharing: bool,
+        there: &dyn Fn(&str, bool) -> bool,
+    ) -> Vec<Self> {
+        let one = |&(name, feature, here)| Self {
+            name,
+            feature: if sharing { feature } else { "sharing" },
+            compiled_in: sharing && there(feature, here),
+        };
+        all.iter().map(one).collect()
+    }
+}
+
 /// The names that a configuration may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Known<'a> {

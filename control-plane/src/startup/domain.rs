@@ -12,6 +12,10 @@ use core::ops::Range;
 /// VMIDs of domains, of which each has one while it is there.
 pub const VMIDS: Range<u8> = 1..96;
 
+const BLOCK: u64 = 2 << 20;
+/// Bytes of variables that there is memory for. UEFI uses 768 KiB, U-Boot 256.
+const VARIABLES: u64 = BLOCK;
+
 impl DomainConfig {
     /// Takes its RAM: in as few, as large and as well aligned pieces as there are.
     ///
@@ -33,6 +37,24 @@ impl DomainConfig {
             left = left.saturating_sub(piece.size);
         }
         Ok(())
+    }
+
+    /// Takes memory for both banks of its flash: its firmware, and variables.
+    ///
+    /// # Errors
+    /// If there isn't enough; nothing is taken then.
+    pub fn take_flash(&self, frames: &mut Frames) -> Result<[Piece; 2], Error> {
+        let mut take = || {
+            let size = self.kernel.region.size.checked_next_multiple_of(BLOCK);
+            let code = frames.allocate(size.unwrap_or(u64::MAX), BLOCK)?;
+            match frames.allocate(VARIABLES, BLOCK) {
+                Ok(variables) => Ok([code, variables]),
+                Err(error) => frames.free(code).and(Err(error)),
+            }
+        };
+        take().map_err(|error: FrameError| {
+            Error::new(self.path.clone(), error.to_string(), "memory for flash")
+        })
     }
 
     /// The error that no VMID is left for it.
@@ -101,7 +123,27 @@ mod tests {
     use coproc_core::address::HostPhysical;
     use proptest::prelude::*;
 
-    const BLOCK: u64 = 2 << 20;
+    #[test]
+    fn flash_is_taken_whole_or_not_at_all() {
+        let mut configuration = configuration();
+        let config = configuration.domains[0].as_mut().unwrap();
+        config.kernel.region.size = BLOCK + 1;
+        let start = HostPhysical::new(1 << 30);
+        for blocks in 1..4 {
+            let mut frames = Frames::new();
+            frames.add(start, blocks * BLOCK).unwrap();
+            let taken = config.take_flash(&mut frames);
+            if blocks < 3 {
+                let error = taken.unwrap_err().to_string();
+                assert!(error.starts_with("/chosen/domain@1: 0x"), "{error}");
+                assert!(error.ends_with("; expected memory for flash"), "{error}");
+                assert_eq!(frames.total(), blocks * BLOCK);
+            } else {
+                let sizes = taken.unwrap().map(|piece| piece.size);
+                assert_eq!(sizes, [2 * BLOCK, BLOCK]);
+            }
+        }
+    }
 
     proptest! {
         /// All of it or the truth about what there was; and nothing is lost or taken twice.

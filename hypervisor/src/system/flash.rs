@@ -3,21 +3,16 @@
 //! In array mode a bank is mapped read-only, so firmware runs from it without an exit, and only stores trap; in any other mode the mapping
 //! is taken away, and reads trap, too.
 
-use super::FRAMES;
 use super::domain::{Domain, Stage2};
 use super::exit::{Answer, within};
 use crate::arch::memory;
-use alloc::string::{String, ToString};
 use coproc_core::address::HostPhysical;
 use coproc_core::register::{Operation, Width};
 use hypervisor::flash::{Cells, Flash, SIZE, STEP};
 use hypervisor::guest_tree::layout;
 use hypervisor::memory::frames::Piece;
-use platforms::translation::{Attributes, Stage2Access, Stage2Attributes};
+use platforms::translation::{Attributes, Stage2Access, Stage2Attributes, TranslationError};
 
-const BLOCK: u64 = 0x20_0000;
-/// Bytes of variables that there is memory for. UEFI uses 768 KiB, U-Boot 256.
-const VARIABLES: u64 = BLOCK;
 /// Erased flash.
 const ERASED: [u8; 4096] = [0xff; 4096];
 
@@ -55,35 +50,17 @@ impl Bank {
     }
 }
 
-/// Takes memory for both banks of a domain, whose firmware is so large, and maps it. It's filled by [`fill`].
+/// Gives a domain both banks, whose memory is the domain's from then on, and maps them. They are filled by [`fill`].
 ///
 /// # Errors
-/// What there isn't, for people; what was taken is the domain's.
-pub fn allocate(domain: &Domain, firmware: u64) -> Result<(), String> {
-    let size = firmware.next_multiple_of(BLOCK);
-    let pieces = {
-        let mut frames = FRAMES.lock();
-        let code = frames
-            .allocate(size, BLOCK)
-            .map_err(|error| error.to_string())?;
-        match frames.allocate(VARIABLES, BLOCK) {
-            Ok(variables) => [code, variables],
-            Err(error) => {
-                frames.free(code).map_err(|error| error.to_string())?;
-                return Err(error.to_string());
-            }
-        }
-    };
-    let [code, variables] = pieces;
+/// If there is no memory for tables.
+pub fn install(domain: &Domain, [code, variables]: [Piece; 2]) -> Result<(), TranslationError> {
     let mut flash = domain.flash.lock();
     let banks = flash.insert([Bank::new(0, code), Bank::new(1, variables)]);
     for bank in banks {
         let Piece { start, size } = bank.memory;
-        let mapped = domain
-            .stage2
-            .lock()
-            .map(bank.base, start, size, attributes());
-        mapped.map_err(|error| error.to_string())?;
+        let mut stage2 = domain.stage2.lock();
+        stage2.map(bank.base, start, size, attributes())?;
     }
     Ok(())
 }

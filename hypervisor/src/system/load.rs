@@ -18,7 +18,7 @@ use super::{FRAMES, console, shared_memory};
 use crate::arch::gic::interface;
 use crate::arch::{context, gic, memory, timer};
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use coproc_core::address::{GuestPhysical, HostPhysical};
 use core::sync::atomic::Ordering;
@@ -35,7 +35,7 @@ use hypervisor::vcpu_schedule::{CpuSet, placing};
 use hypervisor::vgic::{ListRegisters, Vgic};
 use hypervisor::vpci::{self, SLOTS, Signals, VirtualBus, Window, Windows};
 use hypervisor::vpl011::Vpl011;
-use platforms::translation::{Stage2Attributes, TranslationTable};
+use platforms::translation::{Stage2Attributes, TranslationError, TranslationTable};
 use spin::Mutex;
 
 const PAGE: u64 = 0x1000;
@@ -105,8 +105,10 @@ pub fn place(
     Ok(Domain::new(config.clone(), vcpus, bus, given))
 }
 
-fn other(config: &DomainConfig, found: String, expected: &'static str) -> Error {
-    Error::new(config.path.clone(), found, expected)
+#[inline(never)]
+fn no_tables(config: &DomainConfig, error: TranslationError) -> Error {
+    let found = format!("stage 2: {error}");
+    Error::new(config.path.clone(), found, "memory for translation tables")
 }
 
 /// Takes memory, a VMID and empty tables for a domain that has none.
@@ -122,14 +124,8 @@ pub fn take(domain: &Domain, vmid: &mut Option<u8>) -> Result<(), Error> {
     let number = VMIDS.lock().take().ok_or_else(|| config.no_vmid())?;
     *vmid = Some(number);
     let geometry = super::start::stage2_geometry();
-    let table =
-        TranslationTable::new(&mut TableFrames { coherent: true }, geometry).map_err(|error| {
-            other(
-                config,
-                format!("stage 2: {error}"),
-                "memory for translation tables",
-            )
-        })?;
+    let table = TranslationTable::new(&mut TableFrames { coherent: true }, geometry)
+        .map_err(|error| no_tables(config, error))?;
     {
         let mut stage2 = domain.stage2.lock();
         stage2.vttbr = u64::from(number) << 48 | table.root().get();
@@ -139,25 +135,14 @@ pub fn take(domain: &Domain, vmid: &mut Option<u8>) -> Result<(), Error> {
             let at = layout::GICC_BASE.saturating_add(offset);
             stage2
                 .map(at, page, PAGE, Stage2Attributes::DEVICE.encode())
-                .map_err(|error| {
-                    other(
-                        config,
-                        format!("stage 2: {error}"),
-                        "memory for translation tables",
-                    )
-                })?;
+                .map_err(|error| no_tables(config, error))?;
         }
     }
-    passthrough::map(domain, &mut domain.stage2.lock()).map_err(|error| {
-        other(
-            config,
-            format!("stage 2: {error}"),
-            "memory for translation tables",
-        )
-    })?;
+    passthrough::map(domain, &mut domain.stage2.lock())
+        .map_err(|error| no_tables(config, error))?;
     if config.firmware {
-        let size = file(&config.kernel)?.len() as u64;
-        flash::allocate(domain, size).map_err(|error| other(config, error, "memory for flash"))?;
+        let banks = config.take_flash(&mut FRAMES.lock())?;
+        flash::install(domain, banks).map_err(|error| no_tables(config, error))?;
     }
     Ok(())
 }
@@ -226,13 +211,7 @@ pub fn map(domain: &Domain, cursor: &mut Cursor) -> Result<bool, Error> {
         .stage2
         .lock()
         .map(guest, host, size, Stage2Attributes::RAM.encode());
-    mapped.map_err(|error| {
-        other(
-            &domain.config,
-            format!("stage 2: {error}"),
-            "memory for translation tables",
-        )
-    })?;
+    mapped.map_err(|error| no_tables(&domain.config, error))?;
     Ok(true)
 }
 
@@ -291,15 +270,11 @@ impl Images {
         let ramdisk = config.ramdisk.as_ref().map(file).transpose()?;
         let placement = image::of_domain(config, kernel, ramdisk.map(|file| file.len() as u64))?;
         let mut parts = Vec::from([(placement.kernel, Source::File(kernel))]);
-        let mut initrd = None;
         if let (Some(file), Some(at)) = (ramdisk, placement.ramdisk) {
-            parts.push((at, Source::File(file)));
-            initrd = Some(Region {
-                address: at.get(),
-                size: file.len() as u64,
-            });
+            parts.push((GuestPhysical::new(at.address), Source::File(file)));
         }
-        parts.push((placement.tree, Source::Made(tree(domain, initrd)?)));
+        let tree = tree(domain, placement.ramdisk)?;
+        parts.push((placement.tree, Source::Made(tree)));
         Ok(Self {
             parts,
             offset: 0,

@@ -95,11 +95,15 @@ pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
         machine.cpus.len()
     );
 
-    let known = known_names();
-    let configuration = known.with(|known| Configuration::from_tree(&parsed, &machine, known));
+    let names = |all| KnownName::list(all, cfg!(feature = "sharing"), &|_, here| here);
+    let known = Known {
+        drivers: &names(platforms::coproc::KNOWN),
+        schedulers: &names(sched_algos::KNOWN),
+    };
+    let configuration = Configuration::from_tree(&parsed, &machine, &known);
     startup::tell(&configuration, &mut Console);
     set_clock(&machine);
-    take_memory(&machine, &configuration, tree, blob.len() as u64, image);
+    take_memory(&machine, &configuration, place, image);
     let secret = entropy::begin(&parsed, blob, tree);
     entropy::wipe(secret);
 
@@ -286,56 +290,18 @@ fn set_clock(machine: &Machine) {
     }
 }
 
-struct KnownNames {
-    drivers: Vec<KnownName<'static>>,
-    schedulers: Vec<KnownName<'static>>,
-}
-
-impl KnownNames {
-    fn with<R>(&self, use_it: impl FnOnce(&Known<'_>) -> R) -> R {
-        use_it(&Known {
-            drivers: &self.drivers,
-            schedulers: &self.schedulers,
-        })
-    }
-}
-
-fn known_names() -> KnownNames {
-    let names = |known: &'static [(&'static str, &'static str, bool)]| {
-        let sharing = cfg!(feature = "sharing");
-        let known = known.iter();
-        known
-            .map(|(name, feature, compiled_in)| KnownName {
-                name,
-                feature: if sharing { feature } else { "sharing" },
-                compiled_in: *compiled_in && sharing,
-            })
-            .collect()
-    };
-    KnownNames {
-        drivers: names(platforms::coproc::KNOWN),
-        schedulers: names(sched_algos::KNOWN),
-    }
-}
-
 fn take_memory(
     machine: &Machine,
     configuration: &Configuration,
-    tree: HostPhysical,
-    tree_size: u64,
+    tree: Region,
     image: HostPhysical,
 ) {
-    let mut taken: Vec<Region> = configuration.module_regions().collect();
-    taken.push(Region {
-        address: tree.get(),
-        size: tree_size,
-    });
-    taken.push(Region {
+    let image = Region {
         address: image.get(),
         size: mmu::image_size(),
-    });
+    };
     let mut frames = FRAMES.lock();
-    for region in machine.free_memory(&taken) {
+    for region in configuration.free_memory(machine, [tree, image]) {
         if let Err(error) = frames.add(HostPhysical::new(region.address), region.size) {
             log::error!("memory at {:#x}: {error}", region.address);
         }

@@ -103,15 +103,7 @@ impl Features {
 
     /// Calls `read` with the names that a configuration may use.
     pub fn known<R>(&self, read: impl FnOnce(&Known<'_>) -> R) -> R {
-        let list =
-            |known: &'static [(&'static str, &'static str, bool)]| -> Vec<KnownName<'static>> {
-                let known = known.iter().map(|(name, feature, _)| KnownName {
-                    name,
-                    feature: if self.sharing() { feature } else { "sharing" },
-                    compiled_in: self.has(feature) && self.sharing(),
-                });
-                known.collect()
-            };
+        let list = |all| KnownName::list(all, self.sharing(), &|feature, _| self.has(feature));
         read(&Known {
             drivers: &list(platforms::coproc::KNOWN),
             schedulers: &list(sched_algos::KNOWN),

@@ -11,9 +11,6 @@ use coproc_core::address::{HostPhysical, PAGE_SIZE};
 
 const BATON: u64 = 2 << 20;
 const TREE: u64 = 128 << 20;
-const BLOCK: u64 = 2 << 20;
-/// The second bank of flash, for variables.
-const VARIABLES: u64 = BLOCK;
 
 /// Free memory.
 #[derive(Debug)]
@@ -27,13 +24,13 @@ impl Ram {
     /// The machine's, without what is taken before any domain is.
     pub fn new(machine: &Machine, configuration: &Configuration, baton: u64, tree: u64) -> Self {
         let start = machine.memory.first().map_or(0, |bank| bank.address);
-        let mut taken: Vec<Region> = configuration.module_regions().collect();
-        for (offset, size) in [(BATON, baton), (TREE, tree)] {
-            let address = start.saturating_add(offset);
-            taken.push(Region { address, size });
-        }
+        let place = |offset, size| Region {
+            address: start.saturating_add(offset),
+            size,
+        };
+        let taken = [place(BATON, baton), place(TREE, tree)];
         let mut frames = Frames::new();
-        for region in machine.free_memory(&taken) {
+        for region in configuration.free_memory(machine, taken) {
             // Free ranges don't overlap, so it's never refused.
             let _ = frames.add(HostPhysical::new(region.address), region.size);
         }
@@ -52,9 +49,6 @@ impl Ram {
 
     /// Its tables and, if it begins with firmware, its flash.
     pub fn tables(&mut self, config: &DomainConfig, taken: &mut Taken) -> Result<(), Error> {
-        let other = |error: FrameError, expected| {
-            Error::new(config.path.clone(), error.to_string(), expected)
-        };
         // One for each GiB, those above, those of devices.
         self.take(tables(config.memory), PAGE_SIZE, taken)
             .map_err(|_| {
@@ -62,11 +56,7 @@ impl Ram {
                 Error::new(config.path.clone(), found, "memory for translation tables")
             })?;
         if config.firmware {
-            let code = config.kernel.region.size.next_multiple_of(BLOCK);
-            for size in [code, VARIABLES] {
-                self.take(size, BLOCK, taken)
-                    .map_err(|error| other(error, "memory for flash"))?;
-            }
+            taken.0.extend(config.take_flash(&mut self.0)?);
         }
         Ok(())
     }

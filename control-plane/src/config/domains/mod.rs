@@ -214,6 +214,14 @@ impl Configuration {
         })
     }
 
+    /// RAM that nobody has; `also`: what the boot loader has put somewhere besides, the tree and Baton.
+    #[inline(never)]
+    pub fn free_memory(&self, machine: &Machine, also: [Region; 2]) -> Vec<Region> {
+        let mut taken = Vec::from(also);
+        taken.extend(self.module_regions());
+        machine.free_memory(&taken)
+    }
+
     /// Every mistake, of pools and coprocs first, then of domains in order, then of shared memory.
     pub fn errors(&self) -> impl Iterator<Item = &Error> {
         let domains = self

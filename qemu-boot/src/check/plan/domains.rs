@@ -94,11 +94,7 @@ impl Plan<'_> {
                 }
                 Some(kernel) => {
                     let ramdisk = config.ramdisk.as_ref().map(|module| module.region.size);
-                    let placed = image::of_domain(config, kernel, ramdisk)?;
-                    initrd = placed.ramdisk.zip(ramdisk).map(|(at, size)| Region {
-                        address: at.get(),
-                        size,
-                    });
+                    initrd = image::of_domain(config, kernel, ramdisk)?.ramdisk;
                 }
             }
         }
