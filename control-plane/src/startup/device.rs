@@ -188,12 +188,13 @@ mod tests {
     fn what_nothing_confines_is_told() {
         let (answers, notes) = taken(&[node(Dma::Unconfined)], false, 1);
         assert!(answers[0].as_ref().unwrap().streams.is_empty());
-        assert_eq!(
-            notes.said,
-            [
-                "warning /chosen/domain@1 /chosen/domain@1: /uart can reach all memory: the domain is trusted with that"
-            ]
-        );
+        let about = "/chosen/domain@1 /chosen/domain@1: /uart";
+        let text = "can reach all memory: the domain is trusted with that";
+        assert_eq!(notes.said, [format!("warning {about} {text}")]);
+        let (answers, notes) = taken(&[node(Dma::None)], false, 1);
+        assert!(answers[0].as_ref().unwrap().streams.is_empty());
+        let text = "has no IOMMU, and shows no DMA";
+        assert_eq!(notes.said, [format!("note {about} {text}")]);
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub trait Voice {
     /// Something that has no effect, or hardly the intended one; a whole line about the node at `path`.
     fn warning(&mut self, path: &str, line: fmt::Arguments<'_>);
 
-    /// Something good to know, likewise.
-    fn note(&mut self, _path: &str, _line: fmt::Arguments<'_>) {}
+    /// Something that is taken for granted, likewise.
+    fn note(&mut self, path: &str, line: fmt::Arguments<'_>);
 }
 
 /// Where it happens.

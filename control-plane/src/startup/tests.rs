@@ -35,6 +35,10 @@ impl Voice for Notes {
     fn warning(&mut self, path: &str, line: fmt::Arguments<'_>) {
         self.said.push(format!("warning {path} {line}"));
     }
+
+    fn note(&mut self, path: &str, line: fmt::Arguments<'_>) {
+        self.said.push(format!("note {path} {line}"));
+    }
 }
 
 impl Site for Notes {

@@ -86,6 +86,10 @@ impl Voice for Site<'_> {
     fn warning(&mut self, path: &str, line: fmt::Arguments<'_>) {
         Console.warning(path, line);
     }
+
+    fn note(&mut self, path: &str, line: fmt::Arguments<'_>) {
+        Console.note(path, line);
+    }
 }
 
 impl startup::Site for Site<'_> {

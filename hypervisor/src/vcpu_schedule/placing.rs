@@ -164,6 +164,10 @@ mod tests {
         fn warning(&mut self, _: &str, line: fmt::Arguments<'_>) {
             self.0.push(line.to_string());
         }
+
+        fn note(&mut self, path: &str, line: fmt::Arguments<'_>) {
+            self.warning(path, line);
+        }
     }
 
     /// The pool that there is if nobody writes one down.

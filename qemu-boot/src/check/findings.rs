@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Write as _};
 
 use control_plane::config::machine::{self, EnableMethod, Gic};
 use control_plane::devicetree::Error;
+use control_plane::startup::Voice;
 use serde::Serialize;
 
 /// Everything.
@@ -193,16 +194,6 @@ impl Findings {
         self.error(error);
     }
 
-    /// A mistake.
-    pub fn error(&mut self, error: &Error) {
-        self.errors.push(Mistake::of(error));
-    }
-
-    /// A warning.
-    pub fn warning(&mut self, error: &Error) {
-        self.warnings.push(Mistake::of(error));
-    }
-
     /// A warning that is about no property: in the boot log's words.
     pub fn remark(&mut self, node: &str, text: impl Into<String>) {
         self.warnings.push(Mistake {
@@ -210,6 +201,13 @@ impl Findings {
             property: None,
             text: text.into(),
         });
+    }
+
+    /// What was taken for granted.
+    pub fn unchecked(&mut self, text: String) {
+        if !self.not_checked.contains(&text) {
+            self.not_checked.push(text);
+        }
     }
 
     /// Whether Baton would find no mistake.
@@ -262,6 +260,20 @@ impl Findings {
         }
         text.push('.');
         text
+    }
+}
+
+impl Voice for Findings {
+    fn error(&mut self, error: &Error) {
+        self.errors.push(Mistake::of(error));
+    }
+
+    fn warning(&mut self, path: &str, line: fmt::Arguments<'_>) {
+        self.remark(path, line.to_string());
+    }
+
+    fn note(&mut self, _: &str, line: fmt::Arguments<'_>) {
+        self.unchecked(line.to_string());
     }
 }
 

@@ -214,6 +214,23 @@ fn a_device_of_the_tree_is_shared_if_it_suits_its_driver() {
     );
 }
 
+/// That a device without an IOMMU does no DMA is nobody's word but the tree's.
+#[test]
+fn what_a_tree_does_not_say_of_a_device_is_listed() {
+    let device = "/pl061@9030000";
+    let findings = found(&two().with_edit(Edit::string(
+        "/chosen/domain@1",
+        "baton,passthrough",
+        device,
+    )));
+    assert!(findings.is_good(), "{findings}");
+    let line = "/chosen/domain@1: /pl061@9030000 has no IOMMU, and shows no DMA";
+    assert!(
+        findings.not_checked.iter().any(|text| text == line),
+        "{findings}"
+    );
+}
+
 #[test]
 fn a_firmware_core_is_another_cpu_than_the_one_that_boots() {
     let core = |cpu: &str| {

@@ -146,10 +146,7 @@ impl Plan<'_> {
     }
 
     fn unchecked(&mut self, text: impl Into<String>) {
-        let text = text.into();
-        if !self.findings.not_checked.contains(&text) {
-            self.findings.not_checked.push(text);
-        }
+        self.findings.unchecked(text.into());
     }
 
     /// An image that is no module's helps nobody.
@@ -167,23 +164,17 @@ impl Plan<'_> {
     }
 }
 
-impl Voice for Findings {
-    fn error(&mut self, error: &Error) {
-        Self::error(self, error);
-    }
-
-    fn warning(&mut self, path: &str, line: fmt::Arguments<'_>) {
-        self.remark(path, line.to_string());
-    }
-}
-
 impl Voice for Plan<'_> {
     fn error(&mut self, error: &Error) {
         self.findings.error(error);
     }
 
     fn warning(&mut self, path: &str, line: fmt::Arguments<'_>) {
-        self.findings.remark(path, line.to_string());
+        self.findings.warning(path, line);
+    }
+
+    fn note(&mut self, path: &str, line: fmt::Arguments<'_>) {
+        self.findings.note(path, line);
     }
 }
 
