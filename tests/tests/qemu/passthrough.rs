@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use baton_tests::{Control, LIMIT, Machine, PATIENCE, number, poll, text};
 use qemu_boot::report::Record;
 use qemu_boot::{Artifacts, DomainSpec, Scenario, bench};
@@ -84,37 +84,46 @@ fn board_works(machine: &Machine, name: &str, control: &Control) -> Result<()> {
                 .then_some(())
         })
     };
-    press_button(control)?;
-    edges(2)?;
+    const BUTTON: &str = "/pl061@9030000";
+    let told = || -> Result<u64> { Ok(number(&device(machine, BUTTON)?, "interrupts")) };
+    let (mut presses, mut interrupts) = (0, 0);
+    // A domain that its host doesn't run while the button is down is told of both edges by one interrupt: once more, then.
+    let mut press = || -> Result<[u64; 2]> {
+        for _ in 0..5 {
+            ensure!(told()? == interrupts, "interrupts without an edge");
+            press_button(control)?;
+            presses += 1;
+            edges(2 * presses)?;
+            let new = told()? - interrupts;
+            interrupts += new;
+            match new {
+                2 => return Ok([presses, interrupts]),
+                1 => eprintln!("{name}: one interrupt for two edges"),
+                _ => bail!("{new} interrupts for two edges"),
+            }
+        }
+        bail!("never an interrupt for each edge")
+    };
+    press()?;
     // The vCPUs move, and the interrupt with them: it's taken where it was, handed over, and re-routed.
-    for (count, cpu) in [(4, 1), (6, 0)] {
-        machine.ask(&format!("domain set {name}.affinity {cpu}"))?;
-        press_button(control)?;
-        edges(count)?;
-    }
-    let (clock, button) = (
-        device(machine, "/pl031@9010000")?,
-        device(machine, "/pl061@9030000")?,
-    );
+    machine.ask(&format!("domain set {name}.affinity 1"))?;
+    press()?;
+    machine.ask(&format!("domain set {name}.affinity 0"))?;
+    let [presses, interrupts] = press()?;
+    let clock = device(machine, "/pl031@9010000")?;
     assert_eq!(number(&clock, "interrupts"), 2, "{clock:?}");
-    assert_eq!(number(&button, "interrupts"), 6, "{button:?}");
     // Paused, it is told later: of both edges by one interrupt, since the device remembers that there were some.
+    assert_eq!(told()?, interrupts);
     machine.ask(&format!("domain pause {name}"))?;
     // The CPUs let go of it at their next exit.
     std::thread::sleep(Duration::from_millis(500));
     press_button(control)?;
     // Longer than the button is down.
     std::thread::sleep(Duration::from_millis(500));
-    let button = device(machine, "/pl061@9030000")?;
-    assert_eq!(
-        number(&button, "interrupts"),
-        7,
-        "active until the domain ends it: {button:?}"
-    );
+    assert_eq!(told()?, interrupts + 1, "active until the domain ends it");
     machine.ask(&format!("domain resume {name}"))?;
-    edges(8)?;
-    let button = device(machine, "/pl061@9030000")?;
-    assert_eq!(number(&button, "interrupts"), 7, "{button:?}");
+    edges(2 * (presses + 1))?;
+    assert_eq!(told()?, interrupts + 1);
     Ok(())
 }
 
