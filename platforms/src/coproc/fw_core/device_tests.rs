@@ -187,14 +187,14 @@ fn who_refuses_for_long_is_asked_rarely() {
         };
         // What a switch takes longer by it.
         let longest = Duration::from_micros(10).max(refused);
-        assert!(wait <= longest && wait <= Duration::from_millis(1));
+        assert!(wait <= longest && wait <= Duration::from_millis(10));
         if refused >= Duration::from_millis(100) {
             break;
         }
         questions += 1;
         core.advance(wait);
     }
-    assert!((100..200).contains(&questions), "{questions}");
+    assert!((40..80).contains(&questions), "{questions}");
 }
 
 #[test]

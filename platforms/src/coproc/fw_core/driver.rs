@@ -30,10 +30,11 @@ const POLL: Duration = Duration::from_micros(10);
 /// Up to here the next one comes after as long as it has refused already.
 const POLL_SOON: Duration = Duration::from_micros(100);
 /// The longest one.
-const POLL_LATE: Duration = Duration::from_millis(1);
+const POLL_LATE: Duration = Duration::from_millis(10);
 
 /// When to ask again a core that has refused for so long. It may be the core's own CPU that asks: the more it does, the longer the
-/// firmware takes to where it lets go. So later only every eighth of that time.
+/// firmware takes to where it lets go, and where a question takes longer than the wait for the next one (an emulator on a busy host), for ever.
+/// So later only every eighth of that time.
 fn patience(refused: Duration) -> Duration {
     let late = Duration::from_nanos(refused.as_nanos() / 8);
     refused.min(POLL_SOON).max(late).clamp(POLL, POLL_LATE)
