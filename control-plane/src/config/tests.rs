@@ -21,6 +21,7 @@ use coproc_core::id::StreamId;
 use vm_fdt::FdtWriter;
 
 pub(crate) use domains::{read, two_domains};
+pub(crate) use shared_node::FACTS;
 
 const fn region(address: u64, size: u64) -> Region {
     Region { address, size }
@@ -40,7 +41,7 @@ const fn edge(intid: u32) -> Interrupt {
     }
 }
 
-fn machine(blob: &[u8]) -> Machine {
+pub(crate) fn machine(blob: &[u8]) -> Machine {
     Machine::from_tree(&Tree::new(blob).unwrap()).unwrap()
 }
 

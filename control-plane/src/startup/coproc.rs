@@ -196,13 +196,11 @@ impl CoprocConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::machine::Machine;
+    use crate::config::tests::{self, FACTS};
     use crate::config::{CoprocConfig, DeviceLocator};
-    use crate::devicetree::{Tree, tests::QEMU_GICV3};
+    use crate::devicetree::tests::QEMU_GICV3;
     use alloc::string::ToString as _;
-    use coproc_core::driver::WorstCase;
     use coproc_core::id::CoprocId;
-    use coproc_core::time::Duration;
 
     const FUNCTION: PciFunction = PciFunction {
         segment: 0,
@@ -234,27 +232,15 @@ mod tests {
 
     const fn driver(own_iommu: bool) -> Description {
         Description {
-            name: "qemu,edu",
             matches: &[EDU],
-            windows: &[],
-            interrupts: 1,
-            streams: 1,
             own_iommu,
-            save_area: 0,
-            worst_case: WorstCase {
-                refusal: Duration::ZERO,
-                stop: Duration::ZERO,
-                save: Duration::ZERO,
-                restore: Duration::ZERO,
-            },
-            refusal_bound: Duration::ZERO,
-            slice: Duration::ZERO,
+            ..FACTS
         }
     }
 
     #[test]
     fn a_function_is_shared_only_behind_the_first_iommu_that_works() {
-        let machine = Machine::from_tree(&Tree::new(QEMU_GICV3).unwrap()).unwrap();
+        let machine = tests::machine(QEMU_GICV3);
         let mut host = machine.pci_hosts[0].clone();
         let coproc = coproc();
         let answer = |host: &PciHost, own, works| {
@@ -284,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_function_must_be_what_its_driver_drives_and_have_an_interrupt() {
-        let machine = Machine::from_tree(&Tree::new(QEMU_GICV3).unwrap()).unwrap();
+        let machine = tests::machine(QEMU_GICV3);
         let host = &machine.pci_hosts[0];
         let ask = |vendor, device, pin| {
             let found = Identity {

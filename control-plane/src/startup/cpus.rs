@@ -92,13 +92,14 @@ pub fn start_cpus(
 mod tests {
     use super::super::tests::Notes;
     use super::*;
-    use crate::devicetree::{Tree, tests::QEMU_GICV3};
+    use crate::config::tests;
+    use crate::devicetree::tests::QEMU_GICV3;
     use alloc::format;
     use alloc::vec;
 
     /// Ten CPUs, of which the fourth booted; 1 says no way, 2 has its word in RAM, 4 in none, 5 in the middle of two.
     fn machine() -> Machine {
-        let mut machine = Machine::from_tree(&Tree::new(QEMU_GICV3).unwrap()).unwrap();
+        let mut machine = tests::machine(QEMU_GICV3);
         let release = |release| EnableMethod::SpinTable {
             release: HostPhysical::new(release),
         };

@@ -104,8 +104,9 @@ mod tests {
     use super::super::tests::{Notes, configuration};
     use super::*;
     use crate::config::PassedNode;
-    use crate::config::machine::{IntId, Machine, Trigger};
-    use crate::devicetree::{Tree, tests::QEMU_GICV3};
+    use crate::config::machine::{IntId, Trigger};
+    use crate::config::tests;
+    use crate::devicetree::tests::QEMU_GICV3;
     use alloc::string::String;
     use alloc::vec;
 
@@ -136,7 +137,7 @@ mod tests {
 
     /// Takes them one after another; functions have INTx `pin`. The answers in short, and what was said.
     fn taken(devices: &[Passed], iommu: bool, pin: u8) -> (Vec<Result<Parts, String>>, Notes) {
-        let machine = Machine::from_tree(&Tree::new(QEMU_GICV3).unwrap()).unwrap();
+        let machine = tests::machine(QEMU_GICV3);
         let configuration = configuration();
         let config = configuration.domains[0].as_ref().unwrap();
         let mut used = vec![];

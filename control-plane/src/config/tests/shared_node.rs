@@ -70,7 +70,7 @@ const WINDOW: Window = Window {
 };
 
 /// A driver of anything on the board.
-const FACTS: Description = Description {
+pub(crate) const FACTS: Description = Description {
     name: "qemu,edu",
     matches: &[
         Match::Pci {
