@@ -37,7 +37,10 @@ pub trait Voice {
 }
 
 /// Where it happens.
-pub trait Site: Voice {
+pub trait Site {
+    /// Who hears what is found there.
+    fn voice(&mut self) -> &mut dyn Voice;
+
     /// Makes a coproc ready, and shares it if it is to be shared.
     ///
     /// # Errors
@@ -83,7 +86,7 @@ pub fn tell(configuration: &Configuration, voice: &mut dyn Voice) {
 pub fn run(configuration: &Configuration, site: &mut dyn Site) {
     for config in &configuration.coprocs {
         if let Err(error) = site.coproc(config) {
-            site.error(&error);
+            site.voice().error(&error);
         }
     }
     site.pools(&configuration.pools);
@@ -114,6 +117,6 @@ pub fn run(configuration: &Configuration, site: &mut dyn Site) {
 }
 
 fn leave_out(site: &mut dyn Site, error: &Error, path: &str) {
-    site.error(error);
+    site.voice().error(error);
     site.left_out(path);
 }

@@ -42,6 +42,10 @@ impl Voice for Notes {
 }
 
 impl Site for Notes {
+    fn voice(&mut self) -> &mut dyn Voice {
+        self
+    }
+
     fn coproc(&mut self, config: &CoprocConfig) -> Result<(), Error> {
         self.step("coproc", &config.path)
     }

@@ -32,6 +32,7 @@ impl Voice for Console {
 
 /// What the steps work with, and what they have made.
 pub struct Site<'a> {
+    console: Console,
     /// Where PCI functions are.
     pub host: Option<&'a PciHost>,
     /// Addresses for their BARs.
@@ -65,6 +66,7 @@ impl<'a> Site<'a> {
         online: &'a [Option<usize>],
     ) -> Self {
         Self {
+            console: Console,
             host,
             windows,
             gic,
@@ -78,21 +80,11 @@ impl<'a> Site<'a> {
     }
 }
 
-impl Voice for Site<'_> {
-    fn error(&mut self, error: &Error) {
-        Console.error(error);
-    }
-
-    fn warning(&mut self, path: &str, line: fmt::Arguments<'_>) {
-        Console.warning(path, line);
-    }
-
-    fn note(&mut self, path: &str, line: fmt::Arguments<'_>) {
-        Console.note(path, line);
-    }
-}
-
 impl startup::Site for Site<'_> {
+    fn voice(&mut self) -> &mut dyn Voice {
+        &mut self.console
+    }
+
     fn coproc(&mut self, config: &CoprocConfig) -> Result<(), Error> {
         let instance = discovery::start_coproc(self, config)?;
         self.used.extend(instance.interrupts());
@@ -106,7 +98,7 @@ impl startup::Site for Site<'_> {
         self.running = online
             .map(|number| number.filter(|number| !firmware::is_core(*number)))
             .collect();
-        let pools = placing::pools(configs, &self.running, &mut Console);
+        let pools = placing::pools(configs, &self.running, &mut self.console);
         schedule::start_pools(pools);
     }
 

@@ -46,7 +46,7 @@ impl Plan<'_> {
                 (vec![interrupt.intid.0], Kind::Function)
             }
             DeviceLocator::Node(_) => {
-                let found = config.described(facts, works, self)?;
+                let found = config.described(facts, works, self.findings)?;
                 let interrupts = found.node.interrupts.iter().take(facts.interrupts);
                 let confined = !found.streams().is_empty();
                 (

@@ -8,8 +8,6 @@ mod coprocs;
 mod domains;
 mod summary;
 
-use std::fmt;
-
 use control_plane::config::machine::Cpu;
 use control_plane::config::{
     Configuration, CoprocConfig, DeviceLocator, DomainConfig, Machine, PoolConfig, SharedMemory,
@@ -164,21 +162,11 @@ impl Plan<'_> {
     }
 }
 
-impl Voice for Plan<'_> {
-    fn error(&mut self, error: &Error) {
-        self.findings.error(error);
-    }
-
-    fn warning(&mut self, path: &str, line: fmt::Arguments<'_>) {
-        self.findings.warning(path, line);
-    }
-
-    fn note(&mut self, path: &str, line: fmt::Arguments<'_>) {
-        self.findings.note(path, line);
-    }
-}
-
 impl Site for Plan<'_> {
+    fn voice(&mut self) -> &mut dyn Voice {
+        self.findings
+    }
+
     fn coproc(&mut self, config: &CoprocConfig) -> Result<(), Error> {
         if let Some(instance) = self.instance(config)? {
             self.used.extend(&instance.interrupts);
