@@ -10,6 +10,7 @@ use super::{Given, State, Wire, layout_intid};
 use crate::arch::timer;
 use crate::system::boot;
 use crate::system::domain::{Domain, Pci};
+use crate::system::pci::ConfigSpace;
 use crate::system::schedule;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -35,11 +36,18 @@ pub struct Function {
     mapped: Mutex<[Option<u64>; BARS]>,
 }
 
-const fn address(function: PciFunction) -> FunctionAddress {
-    FunctionAddress {
-        bus: function.bus,
-        device: function.device,
-        function: function.function,
+/// A function that answers, kept quiet.
+pub(super) struct Found {
+    function: PciFunction,
+    address: FunctionAddress,
+    space: &'static Mutex<ConfigSpace>,
+    description: FunctionDescription,
+}
+
+impl Found {
+    /// Which INTx it has: 1 is INTA, 0 none.
+    pub(super) const fn pin(&self) -> u8 {
+        self.description.interrupt_pin
     }
 }
 
@@ -47,14 +55,19 @@ const fn address(function: PciFunction) -> FunctionAddress {
 pub(super) fn find(
     function: PciFunction,
     other: &dyn Fn(String, &'static str) -> Error,
-) -> Result<FunctionDescription, Error> {
+) -> Result<Found, Error> {
     let absent = || {
         let found = format!("pci:{function}, where no device answers");
         let error = other(found, "a device that is there");
         error.remedy("correct the address or plug the device in")
     };
-    let address = address(function);
-    let mut space = boot::config_space().ok_or_else(absent)?.lock();
+    let address = FunctionAddress {
+        bus: function.bus,
+        device: function.device,
+        function: function.function,
+    };
+    let shared = boot::config_space().ok_or_else(absent)?;
+    let mut space = shared.lock();
     let description = vpci::describe(&mut *space, address).map_err(|error| match error {
         PhysicalError::Absent(_) => absent(),
         error => other(error.to_string(), "a usable PCI function"),
@@ -62,21 +75,27 @@ pub(super) fn find(
     vpci::set_bus_master(&mut *space, address, false);
     vpci::set_interrupt_disable(&mut *space, address, true);
     vpci::disable_messages(&mut *space, address);
-    Ok(description)
+    Ok(Found {
+        function,
+        address,
+        space: shared,
+        description,
+    })
 }
 
 /// Gives the BARs of a function that was found addresses. It decodes from then on.
 pub(super) fn prepare(
-    function: PciFunction,
-    mut description: FunctionDescription,
+    found: Found,
     slot: u8,
     windows: &mut WindowAllocator,
     other: &dyn Fn(String, &'static str) -> Error,
-) -> Result<Option<Function>, Error> {
-    let Some(space) = boot::config_space() else {
-        return Ok(None);
-    };
-    let address = address(function);
+) -> Result<Function, Error> {
+    let Found {
+        function,
+        address,
+        space,
+        mut description,
+    } = found;
     let mut space = space.lock();
     // A smaller one would be mapped with what else is in its page.
     for bar in description.bars.iter_mut().flatten() {
@@ -95,13 +114,13 @@ pub(super) fn prepare(
     }
     // The domain's view decides what it reaches; the function always decodes.
     vpci::set_memory_decode(&mut *space, address, true);
-    Ok(Some(Function {
+    Ok(Function {
         address,
         description,
         bars,
         slot,
         mapped: Mutex::new([None; BARS]),
-    }))
+    })
 }
 
 fn all(given: &Given) -> impl Iterator<Item = (&Function, Option<&Wire>)> {

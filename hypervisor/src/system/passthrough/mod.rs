@@ -135,22 +135,18 @@ pub fn prepare(
         } = place;
         let mut found = None;
         let mut look = |address| {
-            let description = functions::find(address, &other)?;
-            let pin = description.interrupt_pin;
-            found = Some((address, description));
+            let function = functions::find(address, &other)?;
+            let pin = function.pin();
+            found = Some(function);
             Ok(pin)
         };
         let Parts {
             interrupts,
             streams,
         } = stock.take(config, passed, &mut Console, &mut look)?;
-        let function = match found {
-            Some((address, description)) => {
-                let slot = slot.unwrap_or(0);
-                functions::prepare(address, description, slot, windows, &other)?
-            }
-            None => None,
-        };
+        let function = found
+            .map(|found| functions::prepare(found, slot.unwrap_or(0), windows, &other))
+            .transpose()?;
         let first = given.wires.len();
         given
             .wires
