@@ -139,14 +139,19 @@ pub fn enter_baton(console: &Console) -> Result<()> {
 /// # Errors
 /// If the answer is an error or doesn't come.
 pub fn ask(console: &Console, command: &str) -> Result<Vec<String>> {
+    ask_within(console, command, ANSWER)
+}
+
+/// The same, for whoever has less time.
+///
+/// # Errors
+/// If the answer is an error or doesn't come within `limit`.
+pub fn ask_within(console: &Console, command: &str, limit: Duration) -> Result<Vec<String>> {
     let mark = console.mark();
     console.send(&format!("{command}{ENTER}"))?;
     let mut answer = Vec::new();
-    let (_, outcome) = console.wait_map(
-        mark,
-        &format!("the answer to '{command}'"),
-        ANSWER,
-        |line| {
+    let (_, outcome) =
+        console.wait_map(mark, &format!("the answer to '{command}'"), limit, |line| {
             let (Origin::Baton, text) = split_tag(line) else {
                 return None;
             };
@@ -159,8 +164,7 @@ pub fn ask(console: &Console, command: &str) -> Result<Vec<String>> {
                 answer.push(text.to_owned());
                 None
             }
-        },
-    )?;
+        })?;
     match outcome {
         Ok(()) => Ok(answer),
         Err(text) => bail!("'{command}' on Baton's console: {text}"),
