@@ -23,9 +23,9 @@ fn counter(kind: Kind) -> &'static AtomicU32 {
     }
 }
 
-/// Lets the `nth` call from now on fail; 0: none.
-pub fn arm(kind: Kind, nth: u32) {
-    counter(kind).store(nth, Ordering::Relaxed);
+/// Lets the `nth` call from now on fail; 0: none. Returns how many calls were missing until the one that was to fail before.
+pub fn arm(kind: Kind, nth: u32) -> u32 {
+    counter(kind).swap(nth, Ordering::Relaxed)
 }
 
 /// Whether this call is to fail.
@@ -34,11 +34,6 @@ pub fn fails(kind: Kind) -> bool {
         left.checked_sub(1)
     });
     before == Ok(1)
-}
-
-/// How many calls are left until one fails; 0: none will.
-pub fn armed(kind: Kind) -> u32 {
-    counter(kind).load(Ordering::Relaxed)
 }
 
 #[cfg(test)]
@@ -50,6 +45,8 @@ mod tests {
         arm(Kind::Driver, 3);
         let answers: [bool; 6] = core::array::from_fn(|_| fails(Kind::Driver));
         assert_eq!(answers, [false, false, true, false, false, false]);
-        assert_eq!(armed(Kind::Driver), 0);
+        assert_eq!(arm(Kind::Driver, 9), 0);
+        assert!(!fails(Kind::Driver));
+        assert_eq!(arm(Kind::Driver, 0), 8);
     }
 }

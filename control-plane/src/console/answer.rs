@@ -407,8 +407,9 @@ impl Answer {
                     Command::CoprocDetach { coproc, domain } => management.detach(*coproc, *domain),
                     #[cfg(feature = "fault-injection")]
                     Command::Inject(kind, nth) => {
-                        management.inject(*kind, *nth);
-                        Ok(())
+                        let left = management.inject(*kind, *nth);
+                        self.state = State::Told;
+                        return put(line, &format_args!("inject left={left}"));
                     }
                     Command::CoprocShare(coproc) => management.share(*coproc),
                     Command::CoprocUnshare(coproc) => management.unshare(*coproc),

@@ -117,10 +117,10 @@ pub trait Management {
     /// What is free and what is used.
     fn memory(&mut self) -> MemoryReport;
 
-    /// Lets the `nth` call of this kind from now on fail; returns nothing, since nothing has happened yet.
+    /// Lets the `nth` call of this kind from now on fail. Returns how many calls were missing until the one that was to fail before; 0: it did, or none was.
     #[cfg(feature = "fault-injection")]
-    fn inject(&mut self, kind: crate::injection::Kind, nth: u32) {
-        crate::injection::arm(kind, nth);
+    fn inject(&mut self, kind: crate::injection::Kind, nth: u32) -> u32 {
+        crate::injection::arm(kind, nth)
     }
 
     /// The domain at `index`.

@@ -22,6 +22,10 @@ impl Numbers {
 
     /// The lowest free one.
     pub fn take(&mut self) -> Option<u8> {
+        #[cfg(feature = "fault-injection")]
+        if crate::injection::fails(crate::injection::Kind::Allocation) {
+            return None;
+        }
         let free = (self.from..self.to).find(|number| self.taken & bit(*number) == 0)?;
         self.taken |= bit(free);
         Some(free)

@@ -10,11 +10,11 @@ use qemu_boot::{Artifacts, CoprocSpec, DomainSpec, Edit, Scenario};
 use crate::sharing;
 
 /// A bare-metal program so small that it is written down as it is executed.
-struct Program(Vec<u32>);
+pub struct Program(Vec<u32>);
 
 impl Program {
     /// Prints a line on the domain's UART.
-    fn says(line: &str) -> Self {
+    pub fn says(line: &str) -> Self {
         let mut program = Self(Vec::new());
         program.load(0, 0x0900_0000);
         for byte in line.bytes().chain(*b"\n") {
@@ -33,8 +33,8 @@ impl Program {
         }
     }
 
-    /// Ends by a PSCI call.
-    fn calls(mut self, function: u64) -> Self {
+    /// Ends by a PSCI call, or stays where it is after it.
+    pub fn calls(mut self, function: u64) -> Self {
         self.load(0, function);
         self.0.extend([0xd400_0002, 0x1400_0000]); // hvc #0; b .
         self
@@ -49,7 +49,7 @@ impl Program {
     }
 
     /// Domain with this program as its kernel, 8 MiB large.
-    fn domain(&self, name: &str, cpu: u32) -> Result<DomainSpec> {
+    pub fn domain(&self, name: &str, cpu: u32) -> Result<DomainSpec> {
         let mut image = Vec::new();
         image.extend(0x1400_0010u32.to_le_bytes()); // b .+64
         image.extend([0; 12]);

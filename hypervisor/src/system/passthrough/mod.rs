@@ -238,6 +238,10 @@ pub fn entrust(domain: &Domain) -> Result<bool, Error> {
         if !state.pointed {
             let space = match state.space {
                 Some(space) => space,
+                #[cfg(feature = "fault-injection")]
+                None if hypervisor::injection::fails(hypervisor::injection::Kind::Allocation) => {
+                    return Err(other("no VMID of the IOMMU is free".to_string()));
+                }
                 None => iommu
                     .create_space(&mappings)
                     .map_err(|error| other(error.to_string()))?,
