@@ -7,6 +7,7 @@
 //! for both.
 
 mod modules;
+mod numbers;
 mod parts;
 mod reader;
 
@@ -65,7 +66,7 @@ pub struct Rejected {
 /// A domain to be created.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DomainConfig {
-    /// Its number: `reg`, or else the unit address.
+    /// Its number: `reg`, or else the unit address, or else one that is free.
     pub id: DomainId,
     /// Path of its node.
     pub path: String,
@@ -144,27 +145,22 @@ impl Configuration {
             warnings,
             ..Self::default()
         };
-        let mut modules: Vec<Module> = Vec::new();
-        for node in tree
-            .find("/chosen")
-            .iter()
-            .flat_map(Node::children)
-            .filter(|node| {
-                node.is_available() || (is_disabled(node) && node.is_compatible(&[COMPATIBLE]))
-            })
-        {
-            if !node.is_compatible(&[COMPATIBLE]) {
-                if node.base_name() == "domain" {
-                    let warning = node.error(
-                        "not compatible with \"xen,domain\"",
-                        "this in a domain's node",
-                    );
-                    configuration.warnings.push(warning.property("compatible"));
+        let mut nodes = Vec::new();
+        for node in tree.find("/chosen").iter().flat_map(Node::children) {
+            if node.is_compatible(&[COMPATIBLE]) {
+                if node.is_available() || is_disabled(&node) {
+                    nodes.push(node);
                 }
-                continue;
+            } else if node.is_available() {
+                configuration.warnings.extend(no_domain(&node));
             }
+        }
+        let numbers = numbers::given(&nodes);
+        let mut modules: Vec<Module> = Vec::new();
+        for (node, number) in nodes.into_iter().zip(numbers) {
             let mut reader = Reader {
                 node,
+                number,
                 machine,
                 coprocs: &entries,
                 pools: &configuration.pools,
@@ -234,6 +230,24 @@ impl Configuration {
             .chain(domains.flat_map(|rejected| &rejected.errors))
             .chain(&self.shared_errors)
     }
+}
+
+/// What looks as if somebody had expected it to start, and isn't a domain.
+fn no_domain(node: &Node<'_>) -> Option<Error> {
+    let (found, expected) = if node.is_compatible(&["multiboot,module", "xen,multiboot-module"]) {
+        (
+            "a module of no domain",
+            "modules in domains: there is no dom0",
+        )
+    } else if node.base_name() == "domain" {
+        (
+            "not compatible with \"xen,domain\"",
+            "this in a domain's node",
+        )
+    } else {
+        return None;
+    };
+    Some(node.error(found, expected).property("compatible"))
 }
 
 /// A domain that is described, but isn't created at boot.

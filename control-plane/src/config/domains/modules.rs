@@ -30,7 +30,11 @@ impl Reader<'_, '_> {
             let is_kernel = node.is_compatible(&["multiboot,kernel"]) || is_firmware;
             let is_ramdisk = node.is_compatible(&["multiboot,ramdisk"]);
             if is_kernel == is_ramdisk {
-                if node.is_compatible(&["multiboot,module"]) {
+                if node.is_compatible(&["multiboot,device-tree"]) {
+                    let found = "\"multiboot,device-tree\", which is for Xen alone";
+                    let error = node.error(found, "devices in the domain's baton,passthrough");
+                    self.errors.push(error.property("compatible"));
+                } else if node.is_compatible(&["multiboot,module"]) {
                     let expected = "either \"multiboot,kernel\" or \"multiboot,ramdisk\" besides";
                     self.errors.push(
                         node.error("\"multiboot,module\" alone or with both", expected)

@@ -3,12 +3,13 @@
 //! A mistake doesn't end the reading, so that all are told at once.
 
 use super::modules::Modules;
+use super::numbers;
 use super::{CPU_LIMIT, DomainConfig, MEMORY_GRANULE, Module, Rejected};
 use crate::config::coprocs::{Entry, keep, unknown};
 use crate::config::machine::Machine;
 use crate::config::passthrough::{self, Passed, Taken};
 use crate::config::pools::{self, PoolConfig};
-use crate::devicetree::{Error, Node, quote};
+use crate::devicetree::{Error, Node, Property, quote};
 use crate::lifecycle::policy::RestartPolicy;
 use alloc::format;
 use alloc::string::String;
@@ -46,6 +47,8 @@ const PROPERTIES: &[&str] = &[
 /// A domain's node, being read.
 pub(super) struct Reader<'r, 't> {
     pub(super) node: Node<'t>,
+    /// Its number if it asks for none.
+    pub(super) number: Option<DomainId>,
     pub(super) machine: &'r Machine,
     pub(super) coprocs: &'r [Entry<'t>],
     pub(super) pools: &'r [PoolConfig],
@@ -170,11 +173,11 @@ impl Reader<'_, '_> {
             }
         }
         for name in ["vpl011", "baton,control", passthrough::TRUSTED] {
-            if let Some(flag) = self
-                .node
-                .property(name)
-                .filter(|flag| !flag.value().is_empty())
-            {
+            // ImageBuilder's scripts for Xen give vpl011 a value.
+            let is_flag = |flag: &Property<'_>| {
+                flag.value().is_empty() || (name == "vpl011" && flag.value() == [0, 0, 0, 1])
+            };
+            if let Some(flag) = self.node.property(name).filter(|flag| !is_flag(flag)) {
                 self.errors.push(flag.error(
                     format!("{} bytes", flag.value().len()),
                     "no value: the property is there or not",
@@ -184,28 +187,12 @@ impl Reader<'_, '_> {
     }
 
     fn id(&self) -> Result<DomainId, Error> {
-        let (name, value) = match self.node.property("reg") {
-            Some(property) => ("reg", Some(property.u64()?)),
-            None => (
-                "unit address",
-                self.node
-                    .unit_address()
-                    .and_then(|unit| u64::from_str_radix(unit, 16).ok()),
-            ),
+        let Some((name, id)) = numbers::asked(&self.node)? else {
+            return self.number.ok_or_else(|| {
+                let expected = "the domain's number, 1 to 0xffff, in reg or as unit address";
+                self.node.error("no number, and none is left", expected)
+            });
         };
-        let valid = value
-            .and_then(|value| u16::try_from(value).ok())
-            .filter(|value| *value != 0);
-        let id = valid.map(DomainId).ok_or_else(|| {
-            let found =
-                value.map_or_else(|| String::from("no number"), |value| format!("{value:#x}"));
-            self.node
-                .error(
-                    found,
-                    "the domain's number, 1 to 0xffff, in reg or as unit address",
-                )
-                .property(name)
-        })?;
         let other = self
             .before
             .iter()

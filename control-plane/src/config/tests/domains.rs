@@ -569,11 +569,11 @@ fn what_has_no_effect_is_a_warning() {
         .collect();
     assert_eq!(warnings.len(), 2);
     assert!(
-        warnings[0].starts_with("/chosen/domain@1: nr_spis: unknown property"),
+        warnings[1].starts_with("/chosen/domain@1: nr_spis: unknown property"),
         "{warnings:?}"
     );
     assert!(
-        warnings[1].starts_with("/chosen/domain@2: compatible: not compatible with"),
+        warnings[0].starts_with("/chosen/domain@2: compatible: not compatible with"),
         "{warnings:?}"
     );
 }
