@@ -7,7 +7,7 @@
 //!
 //! Source: QEMU, docs/specs/ivshmem-spec.rst.
 
-use crate::vpci::{Bar, FunctionDescription};
+use crate::vpci::{Bar, FunctionDescription, VendorSpecific};
 use coproc_core::register::Width;
 
 /// BAR of the registers.
@@ -42,6 +42,7 @@ pub const fn description(size: u64) -> FunctionDescription {
         bars: [Some(registers), None, Some(memory), None, None, None],
         interrupt_pin: 1,
         msi: true,
+        vendor_specific: VendorSpecific::none(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a PCI function is, apart from its state: the part that a virtual function copies from a
 //! physical one.
 
+use super::vendor_specific::VendorSpecific;
+
 /// Number of base address registers in a type 0 header.
 pub const BARS: usize = 6;
 
@@ -37,6 +39,8 @@ pub struct FunctionDescription {
     pub interrupt_pin: u8,
     /// Whether it can send messages in place of that.
     pub msi: bool,
+    /// What else its driver must know.
+    pub vendor_specific: VendorSpecific,
 }
 
 /// Why a [`FunctionDescription`] can't be a PCI function.
@@ -81,6 +85,7 @@ impl FunctionDescription {
             bars: [None; BARS],
             interrupt_pin: 0,
             msi: false,
+            vendor_specific: VendorSpecific::none(),
         }
     }
 

@@ -127,10 +127,10 @@ impl VirtualFunction {
                 // Of INTx alone (PCI Express Base Specification, 7.5.1.1.4).
                 let intx = !self.msi.enabled() && pending();
                 let status = if intx { STATUS_INTERRUPT } else { 0 };
-                let list = if description.msi {
-                    STATUS_CAPABILITIES
-                } else {
+                let list = if self.capabilities() == 0 {
                     0
+                } else {
+                    STATUS_CAPABILITIES
                 };
                 halves(self.command, status | list)
             }
@@ -138,12 +138,19 @@ impl VirtualFunction {
             offset::MISC => u32::from(self.cache_line) | u32::from(self.latency) << 8,
             offset::BAR0..=offset::BAR5 => self.read_bar(bar_index(offset)),
             offset::SUBSYSTEM => halves(description.subsystem_vendor, description.subsystem),
-            offset::CAPABILITIES if description.msi => u32::from(msi::OFFSET),
+            offset::CAPABILITIES => u32::from(self.capabilities()),
             offset::INTERRUPT => {
                 u32::from(self.interrupt_line) | u32::from(description.interrupt_pin) << 8
             }
-            _ if description.msi && Msi::holds(offset) => self.msi.read(offset, pending),
-            _ => 0,
+            _ if description.msi && Msi::holds(offset) => {
+                let next = if offset == msi::OFFSET {
+                    u32::from(self.after_msi()) << 8
+                } else {
+                    0
+                };
+                self.msi.read(offset, pending) | next
+            }
+            _ => description.vendor_specific.read(offset),
         }
     }
 
@@ -175,6 +182,20 @@ impl VirtualFunction {
             }
             _ => {}
         }
+    }
+
+    /// Where the list of capabilities begins; 0 if there is none.
+    fn capabilities(&self) -> u16 {
+        if self.description.msi {
+            msi::OFFSET
+        } else {
+            self.after_msi()
+        }
+    }
+
+    /// Where it goes on behind MSI; 0 if that is all.
+    fn after_msi(&self) -> u16 {
+        self.description.vendor_specific.first().unwrap_or(0)
     }
 
     fn read_bar(&self, index: usize) -> u32 {

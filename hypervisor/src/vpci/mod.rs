@@ -14,7 +14,7 @@
 //!   lines decide by it whether an interrupt is theirs.
 //! - A slot can be reserved and empty, for a function attached at run time; empty slots read all
 //!   ones, like a card that isn't there.
-//! - The only capability shown is MSI. While it is enabled the function asserts no INTx, and Status says so. A message
+//! - The only capabilities shown are MSI and the vendor-specific ones, which are constant. While MSI is enabled the function asserts no INTx, and Status says so. A message
 //!   is no write to memory: the hypervisor asks the GICv2m frame which interrupt it means.
 //!
 //! Source: PCI Local Bus Specification 3.0, chapter 6; PCI Express Base Specification, 7.2.2 (ECAM).
@@ -25,6 +25,7 @@ mod header;
 mod msi;
 mod physical;
 mod signals;
+mod vendor_specific;
 
 #[cfg(test)]
 mod message_tests;
@@ -43,3 +44,4 @@ pub use physical::{
     set_bus_master, set_interrupt_disable, set_memory_decode, start_reset, update_command,
 };
 pub use signals::Signals;
+pub use vendor_specific::VendorSpecific;

@@ -9,7 +9,7 @@ pub const OFFSET: u16 = 0x40;
 /// Its ID.
 pub const ID: u8 = 0x05;
 /// Offset behind its last register.
-const END: u16 = OFFSET + 0x18;
+pub(super) const END: u16 = OFFSET + 0x18;
 
 /// Bits of the register with Message Control in its upper half.
 pub(super) const ENABLE: u32 = 1 << 16;

@@ -14,6 +14,7 @@ use super::header::{
     BAR_PREFETCHABLE, BAR_WIDE, STATUS_CAPABILITIES, STATUS_INTERRUPT, command, offset,
 };
 use super::msi;
+use super::vendor_specific::{self, VendorSpecific, words_of};
 
 /// A physical function on a host bridge.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -192,8 +193,12 @@ pub fn restore(
     update_command(access, function, 0, command::MEMORY_SPACE);
 }
 
-/// Offset of a capability in the function's list, which may be damaged.
-fn capability(access: &mut impl ConfigAccess, function: FunctionAddress, id: u8) -> Option<u16> {
+/// The first capability in the function's list, which may be damaged, of which `wanted` says so: asked for each with its offset and first register.
+fn find_capability<A: ConfigAccess>(
+    access: &mut A,
+    function: FunctionAddress,
+    mut wanted: impl FnMut(&mut A, u16, u32) -> bool,
+) -> Option<u16> {
     /// First offset behind the header, and as many capabilities as have room there.
     const FIRST: u16 = 0x40;
     const MOST: usize = 48;
@@ -207,12 +212,38 @@ fn capability(access: &mut impl ConfigAccess, function: FunctionAddress, id: u8)
             return None;
         }
         let head = access.read32(function, at);
-        if head as u8 == id {
+        if wanted(access, at, head) {
             return Some(at);
         }
         at = (head >> 8) as u16 & 0xfc;
     }
     None
+}
+
+fn capability(access: &mut impl ConfigAccess, function: FunctionAddress, id: u8) -> Option<u16> {
+    find_capability(access, function, |_, _, head| head as u8 == id)
+}
+
+/// Copies the vendor-specific capabilities, as many as there is room for.
+pub(super) fn vendor_specific(
+    access: &mut impl ConfigAccess,
+    function: FunctionAddress,
+) -> VendorSpecific {
+    /// Where configuration space ends for capabilities.
+    const END: u16 = 0x100;
+    let mut copied = VendorSpecific::none();
+    find_capability(access, function, |access, at, head| {
+        if head as u8 == vendor_specific::ID {
+            let words = words_of(head);
+            let registers = (at..END).step_by(4).take(words);
+            // One that says to be longer than what is left isn't shown.
+            if registers.len() == words {
+                copied.push(registers.map(|register| access.read32(function, register)));
+            }
+        }
+        false
+    });
+    copied
 }
 
 /// Reads what `function` is. Its BARs are sized with decoding off and hold their values again
@@ -245,6 +276,7 @@ pub fn describe(
         bars: bars?,
         interrupt_pin: (access.read32(function, offset::INTERRUPT) >> 8) as u8,
         msi: capability(access, function, msi::ID).is_some(),
+        vendor_specific: vendor_specific(access, function),
     };
     match description.validate() {
         Ok(()) => Ok(description),

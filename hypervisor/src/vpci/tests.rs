@@ -39,6 +39,7 @@ fn edu() -> FunctionDescription {
         bars,
         interrupt_pin: 1,
         msi: false,
+        vendor_specific: VendorSpecific::none(),
     }
 }
 
@@ -62,6 +63,21 @@ fn wide() -> FunctionDescription {
     FunctionDescription {
         device: 0x77,
         bars,
+        ..edu()
+    }
+}
+
+/// Two vendor-specific capabilities, the first one of a length that isn't a multiple of four; where they lead to means nothing.
+const CAPABILITIES: [&[u32]; 2] = [&[0x010e_aa09, 1, 2, 3], &[0x0314_0009, 4, 5, 6, 7]];
+
+fn virtio(msi: bool) -> FunctionDescription {
+    let mut vendor_specific = VendorSpecific::none();
+    for words in CAPABILITIES {
+        assert!(vendor_specific.push(words.iter().copied()));
+    }
+    FunctionDescription {
+        msi,
+        vendor_specific,
         ..edu()
     }
 }
@@ -117,6 +133,63 @@ fn the_header_shows_the_description() {
     assert_eq!(read(&bus, at(1, 0x3d), Width::Byte), 1, "interrupt pin");
     assert_eq!(word(&bus, at(1, 0x30)), 0, "no ROM");
     assert_eq!(word(&bus, at(1, 0x100)), 0, "no extended capabilities");
+}
+
+/// The list of a function's capabilities, as drivers follow it: each one's words, without the pointer to the next.
+fn capabilities(bus: &VirtualBus, slot: u64) -> Vec<Vec<u64>> {
+    let mut list = vec![];
+    let mut next = match read(bus, at(slot, 6), Width::Half) & 0x10 {
+        0 => 0,
+        _ => read(bus, at(slot, 0x34), Width::Byte),
+    };
+    while next != 0 {
+        let head = word(bus, at(slot, next));
+        let bytes = match head & 0xff {
+            5 => 0x18,
+            _ => head >> 16 & 0xff,
+        };
+        let mut words = vec![head & !0xff00];
+        words.extend(
+            (4..bytes)
+                .step_by(4)
+                .map(|from| word(bus, at(slot, next + from))),
+        );
+        list.push(words);
+        next = head >> 8 & 0xff;
+        assert!(list.len() < 48, "a circle");
+    }
+    list
+}
+
+#[test]
+fn vendor_specific_capabilities_are_shown_and_constant() {
+    let shown = CAPABILITIES.map(|words| {
+        let mut words: Vec<_> = words.iter().map(|word| u64::from(*word)).collect();
+        words[0] &= !0xff00;
+        words
+    });
+    let mut bus = bus();
+    bus.attach(2, virtio(false)).unwrap();
+    bus.attach(3, virtio(true)).unwrap();
+    assert_eq!(capabilities(&bus, 1), [[0; 0]; 0]);
+    assert_eq!(capabilities(&bus, 2), shown);
+    let with_msi = capabilities(&bus, 3);
+    assert_eq!(with_msi[0][0], 0x0180_0005);
+    assert_eq!(with_msi[1..], shown);
+    for register in (0x58..0x100).step_by(4) {
+        let before = word(&bus, at(2, register));
+        let effect = bus.write(at(2, register), Width::Word, !before);
+        assert!(effect.is_none());
+        assert_eq!(word(&bus, at(2, register)), before);
+    }
+}
+
+#[test]
+fn as_many_vendor_specific_capabilities_as_have_room_are_shown() {
+    let mut vendor_specific = VendorSpecific::none();
+    // 42 words: from 0x58 to the end of 256 bytes.
+    let mut room = |words: u32| vendor_specific.push([0x09; 42].into_iter().take(words as usize));
+    assert!(room(30) && !room(13) && room(12) && !room(1));
 }
 
 #[test]
@@ -404,7 +477,7 @@ fn host_windows() -> WindowAllocator {
 #[test]
 fn a_physical_function_is_described_and_left_as_it_was() {
     let with_msi = FunctionDescription { msi: true, ..edu() };
-    for description in [edu(), wide(), with_msi] {
+    for description in [edu(), wide(), with_msi, virtio(false), virtio(true)] {
         let mut fake = Fake::new(description.clone());
         fake.write32(THERE, 0x10, 0x1230_0000);
         fake.write32(
@@ -538,6 +611,10 @@ fn a_damaged_list_of_capabilities_has_an_end() {
     for (first, next) in [(0x40, 0x4009), (0x40, 0), (0x10, 5), (0xff, 0xff00)] {
         disable_messages(&mut Circle(first, next), THERE);
     }
+    // The same one again and again, until there is no room; one that says to be longer than what is left.
+    let copied = |head| physical::vendor_specific(&mut Circle(0xfc, head), THERE);
+    assert_eq!(copied(0x0004_fc09).each().count(), 42);
+    assert_eq!(copied(0x0008_fc09).each().count(), 0);
 }
 
 #[test]

@@ -29,7 +29,7 @@ use coproc_core::register::{Access, Operation, Width};
 use coproc_core::time::{Duration, Instant};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use fw_core_abi::{host, status};
-use hypervisor::vpci::{Bar, FunctionDescription};
+use hypervisor::vpci::{Bar, FunctionDescription, VendorSpecific};
 use platforms::coproc::fw_core::{Device, Orders};
 use spin::{Mutex, Once};
 
@@ -185,6 +185,7 @@ fn function() -> FunctionDescription {
         bars,
         interrupt_pin: 1,
         msi: true,
+        vendor_specific: VendorSpecific::none(),
     }
 }
 
