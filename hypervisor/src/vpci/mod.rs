@@ -26,6 +26,7 @@ mod msi;
 mod physical;
 mod signals;
 mod vendor_specific;
+pub mod virtio;
 
 #[cfg(test)]
 mod message_tests;

@@ -2,12 +2,13 @@
 //!
 //! The domain sees a function of the library's ([`hypervisor::vpci`]), as for a coprocessor, with the real one's ids; its BARs lead straight to the
 //! registers. Of the real configuration space it changes bus mastering and Interrupt Disable, nothing else: everything that could
-//! reach further (BARs, capabilities) stays the hypervisor's. MSI-X is not shown. MSI is, but the real function
+//! reach further (BARs, capabilities) stays the hypervisor's. MSI-X is not shown, vendor-specific capabilities can only be read. MSI is shown, but the real function
 //! interrupts by INTx, which is linked to the SPI that the message names: another one can come only when the domain has ended that, and comes
 //! if the function still asserts it then. So none is lost, whatever the function does meanwhile.
 
 use super::{Given, State, Wire, layout_intid};
-use crate::arch::timer;
+use crate::arch::mmio::Region;
+use crate::arch::{mmu, timer};
 use crate::system::boot;
 use crate::system::domain::{Domain, Pci};
 use crate::system::pci::ConfigSpace;
@@ -20,7 +21,7 @@ use hypervisor::devicetree::Error;
 use hypervisor::v2m;
 use hypervisor::vpci::{
     self, BARS, BarPlacement, FunctionAddress, FunctionDescription, PhysicalError, SlotError,
-    WindowAllocator,
+    WindowAllocator, virtio,
 };
 use platforms::translation::Stage2Attributes;
 use spin::Mutex;
@@ -114,6 +115,12 @@ pub(super) fn prepare(
     }
     // The domain's view decides what it reaches; the function always decodes.
     vpci::set_memory_decode(&mut *space, address, true);
+    if virtio::passes_iommu_by(&description, &mut Mapped(&bars)) {
+        vpci::set_memory_decode(&mut *space, address, false);
+        let found = format!("pci:{function}, a virtio function that passes the IOMMU by");
+        let error = other(found, "one that offers VIRTIO_F_ACCESS_PLATFORM");
+        return Err(error.remedy("in QEMU: add \"iommu_platform=on\" to its -device"));
+    }
     Ok(Function {
         address,
         description,
@@ -121,6 +128,32 @@ pub(super) fn prepare(
         slot,
         mapped: Mutex::new([None; BARS]),
     })
+}
+
+/// A function's BARs, a register of which is mapped for EL2 when it is asked for.
+struct Mapped<'a>(&'a [Option<BarPlacement>; BARS]);
+
+impl Mapped<'_> {
+    fn register(&self, bar: u8, offset: u64) -> Option<Region> {
+        const BYTES: u64 = 4;
+        let bar = self.0.get(usize::from(bar)).copied()??;
+        let address = bar.address.checked_add(offset)?;
+        let inside = offset.checked_add(BYTES)? <= bar.size;
+        inside.then(|| mmu::map_device(address, BYTES).ok())?
+    }
+}
+
+impl virtio::Registers for Mapped<'_> {
+    fn read32(&mut self, bar: u8, offset: u64) -> u32 {
+        let register = self.register(bar, offset);
+        register.map_or(u32::MAX, |register| register.read32(0))
+    }
+
+    fn write32(&mut self, bar: u8, offset: u64, value: u32) {
+        if let Some(register) = self.register(bar, offset) {
+            register.write32(0, value);
+        }
+    }
 }
 
 fn all(given: &Given) -> impl Iterator<Item = (&Function, Option<&Wire>)> {
