@@ -107,6 +107,19 @@ impl Artifacts {
         base_initramfs(&self.kernel, &self.program(init)?)
     }
 
+    /// The same with the drivers of PCI functions besides, and `lib/modules/drivers`, which lists them in the order in which they must be loaded.
+    ///
+    /// # Errors
+    /// If there is no such program.
+    pub fn initramfs_with_drivers(&self, init: &str) -> Result<Initramfs> {
+        let mut archive = self.initramfs_with(init)?;
+        add_modules(&mut archive, &self.kernel.drivers)?;
+        let names = self.kernel.drivers.iter().map(|(name, _)| name.as_str());
+        let list = names.collect::<Vec<_>>().join("\n");
+        archive.file("lib/modules/drivers", 0o644, list.as_bytes())?;
+        Ok(archive)
+    }
+
     /// An initial RAM file system for domains with a firmware core: both workloads, of which the kernel command line chooses, and all
     /// firmwares, which are built first.
     ///
@@ -241,9 +254,14 @@ fn guest_programs(workspace: &Workspace, toolchain: &Toolchain, package: &str) -
 
 fn base_initramfs(kernel: &Kernel, init: &[u8]) -> Result<Initramfs> {
     let mut archive = Initramfs::with_init(init)?;
-    for (name, file) in &kernel.modules {
+    add_modules(&mut archive, &kernel.modules)?;
+    Ok(archive)
+}
+
+fn add_modules(archive: &mut Initramfs, modules: &[(String, PathBuf)]) -> Result<()> {
+    for (name, file) in modules {
         let module = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
         archive.file(&format!("lib/modules/{name}.ko"), 0o644, &module)?;
     }
-    Ok(archive)
+    Ok(())
 }

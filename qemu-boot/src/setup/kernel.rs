@@ -2,7 +2,7 @@
 //!
 //! It is fetched with apt, which checks Debian's signature, but from a package database of its own under the
 //! target directory: the usual `dpkg --add-architecture arm64` would change how the user's machine
-//! installs everything else, and would need root. Only the kernel image, three modules and the device tree of one board are
+//! installs everything else, and would need root. Only the kernel image, some modules and the device tree of one board are
 //! kept of its 60 MB.
 
 use std::path::{Path, PathBuf};
@@ -17,11 +17,13 @@ use crate::command;
 use crate::workspace::Workspace;
 
 /// Raised whenever what is fetched or how it is laid out changes: older results are fetched again.
-const RECIPE: u32 = 3;
+const RECIPE: u32 = 4;
 const METAPACKAGE: &str = "linux-image-arm64";
 /// The Raspberry Pi 4's device tree, in the package's directory of device trees and here.
 const RASPBERRY_PI: &str = "bcm2711-rpi-4-b.dtb";
 const MODULES: [&str; 3] = ["uio", "uio_pci_generic", "sbsa_gwdt"];
+/// Drivers of PCI functions that a domain has for itself; kept with what they need.
+const DRIVERS: [&str; 3] = ["nvme", "virtio_pci", "virtio_blk"];
 
 /// A kernel and the modules that demo and tests need.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct Kernel {
     pub image: PathBuf,
     /// Modules by name and file, in the order in which they must be loaded.
     pub modules: Vec<(String, PathBuf)>,
+    /// Likewise the drivers of PCI functions, which only some tests need.
+    pub drivers: Vec<(String, PathBuf)>,
     /// The device tree of the Raspberry Pi 4.
     pub raspberry_pi: PathBuf,
     /// The package and its version.
@@ -94,8 +98,8 @@ impl Kernel {
     fn from_suite(workspace: &Workspace, suite: Option<&str>) -> Result<Self> {
         let suffix = suite.map(|suite| format!("-{suite}")).unwrap_or_default();
         let dir = workspace.target(&format!("setup/debian-arm64{suffix}"));
-        if let Some(stamp) = Stamp::read(&dir, RECIPE, Some(&file_names())) {
-            return Ok(Self::at(&dir, stamp.version));
+        if let Some(stamp) = Stamp::read(&dir, RECIPE, None) {
+            return Ok(Self::at(&dir, &stamp));
         }
         if !command::exists("apt-get") || !command::exists("dpkg-deb") {
             bail!(
@@ -105,36 +109,27 @@ impl Kernel {
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         let scratch = workspace.target("setup/scratch");
-        let version = fetch(&dir, &scratch, suite).context("fetching Debian's arm64 kernel")?;
+        let stamp = fetch(&dir, &scratch, suite).context("fetching Debian's arm64 kernel")?;
         std::fs::remove_dir_all(&scratch).context("removing the scratch directory")?;
-        Stamp::write(&dir, RECIPE, &version, &file_names())?;
-        say(&format!("the domains' kernel is {version}"));
-        Ok(Self::at(&dir, version))
+        say(&format!("the domains' kernel is {}", stamp.version));
+        Ok(Self::at(&dir, &stamp))
     }
 
-    fn at(dir: &Path, version: String) -> Self {
-        let modules = MODULES
-            .iter()
-            .map(|name| ((*name).to_owned(), dir.join(format!("{name}.ko"))))
-            .collect();
+    fn at(dir: &Path, stamp: &Stamp) -> Self {
+        let names = stamp.names().filter_map(|name| name.strip_suffix(".ko"));
+        let files = names.map(|name| (name.to_owned(), dir.join(format!("{name}.ko"))));
+        let (modules, drivers) = files.partition(|(name, _)| MODULES.contains(&name.as_str()));
         Self {
             image: dir.join("Image"),
             modules,
+            drivers,
             raspberry_pi: dir.join(RASPBERRY_PI),
-            version,
+            version: stamp.version.clone(),
         }
     }
 }
 
-fn file_names() -> Vec<String> {
-    ["Image", RASPBERRY_PI]
-        .into_iter()
-        .map(str::to_owned)
-        .chain(MODULES.iter().map(|name| format!("{name}.ko")))
-        .collect()
-}
-
-fn fetch(dir: &Path, scratch: &Path, suite: Option<&str>) -> Result<String> {
+fn fetch(dir: &Path, scratch: &Path, suite: Option<&str>) -> Result<Stamp> {
     let apt = PrivateApt::new(scratch, suite)?;
     say("asking Debian for its arm64 kernel (about 70 MB, once)");
     apt.get("apt-get", &["update", "-q"])?;
@@ -158,13 +153,40 @@ fn fetch(dir: &Path, scratch: &Path, suite: Option<&str>) -> Result<String> {
         dir.join(RASPBERRY_PI),
     )
     .context("copying the Raspberry Pi's device tree")?;
-    for module in MODULES {
-        let file = find_module(&tree, module)?
-            .with_context(|| format!("the kernel has no module {module}"))?;
-        std::fs::write(dir.join(format!("{module}.ko")), plain(&file)?)
-            .context("writing a module")?;
+    let mut names = vec!["Image".to_owned(), RASPBERRY_PI.to_owned()];
+    for module in MODULES.into_iter().chain(DRIVERS) {
+        add_module(dir, &tree, module, &mut names)?;
     }
-    Ok(version)
+    Stamp::write(dir, RECIPE, &version, &names)
+}
+
+/// Keeps a module after those that it needs, each once.
+fn add_module(dir: &Path, tree: &Path, module: &str, names: &mut Vec<String>) -> Result<()> {
+    let name = format!("{module}.ko");
+    if names.contains(&name) {
+        return Ok(());
+    }
+    let file =
+        find_module(tree, module)?.with_context(|| format!("the kernel has no module {module}"))?;
+    let bytes = plain(&file)?;
+    for needed in depends(&bytes) {
+        add_module(dir, tree, &needed, names)?;
+    }
+    std::fs::write(dir.join(&name), bytes).context("writing a module")?;
+    names.push(name);
+    Ok(())
+}
+
+/// The modules that a module says it needs, in its section `.modinfo`: `depends=`, names with commas between, a zero.
+fn depends(module: &[u8]) -> Vec<String> {
+    const KEY: &[u8] = b"\0depends=";
+    let Some(start) = module.windows(KEY.len()).position(|window| window == KEY) else {
+        return Vec::new();
+    };
+    let value = module[start + KEY.len()..].split(|byte| *byte == 0).next();
+    let value = String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
+    let names = value.split(',').filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
 }
 
 /// Newer Debian compresses modules and keeps them below `/usr`.
@@ -228,6 +250,16 @@ mod tests {
         );
         let none = "linux-image-arm64\n  Suggests: linux-image-x\n";
         assert_eq!(dependency(none, "linux-image-"), None);
+    }
+
+    #[test]
+    fn a_module_says_what_it_needs() {
+        let module = |depends: &str| format!("\u{7f}ELF\0license=GPL\0{depends}intree=Y\0");
+        assert_eq!(depends(module("depends=\0").as_bytes()), [""; 0]);
+        let two = module("depends=crc-t10dif,crc64\0");
+        assert_eq!(depends(two.as_bytes()), ["crc-t10dif", "crc64"]);
+        assert_eq!(depends(b"no module"), [""; 0]);
+        assert_eq!(depends(b"\0depends=cut"), ["cut"]);
     }
 
     #[test]

@@ -27,14 +27,15 @@ impl Stamp {
         valid.then_some(stamp)
     }
 
-    pub(super) fn write(dir: &Path, recipe: u32, version: &str, names: &[String]) -> Result<()> {
+    pub(super) fn write(dir: &Path, recipe: u32, version: &str, names: &[String]) -> Result<Self> {
         let stamp = Self {
             recipe,
             version: version.to_owned(),
             sizes: sizes(dir, names)?,
         };
         std::fs::write(dir.join(FILE), serde_json::to_vec_pretty(&stamp)?)
-            .context("writing the stamp")
+            .context("writing the stamp")?;
+        Ok(stamp)
     }
 
     /// The files, relative to the directory.
