@@ -1,5 +1,8 @@
 //! Devices that a domain has for itself, driven by unmodified drivers and by a bare-metal program.
 
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -27,6 +30,8 @@ fn device(machine: &Machine, name: &str) -> Result<Record> {
 /// Where the hostile domain aims: in the machine that's the first Linux's memory, see `isolation`.
 const OUTSIDE: u64 = 0x7000_0000;
 const JOBS: u64 = 8;
+/// Size of each disk.
+const DISK_BYTES: u64 = 16 << 20;
 
 fn linux(cpu: u32, options: &str, mib: u64) -> DomainSpec {
     let mut domain = DomainSpec::linux(cpu, &format!("quiet panic=-1 {options}"));
@@ -42,17 +47,84 @@ fn messages(slot: u32) -> Result<DomainSpec> {
     Ok(domain)
 }
 
-/// A Linux that has the machine's PL031 and PL061, and this besides.
-fn board(options: &str) -> Result<DomainSpec> {
+/// A disk: its name in Linux, and how QEMU is told of it.
+struct Disk(&'static str, &'static str);
+
+const NVME: Disk = Disk("nvme0n1", "nvme,serial=baton");
+const VIRTIO: Disk = Disk("vda", "virtio-blk-pci,iommu_platform=on,disable-legacy=on");
+
+impl Disk {
+    fn file(&self, scenario: &str) -> Result<PathBuf> {
+        let images = Artifacts::get()?.workspace().images()?;
+        Ok(images.join(format!("{scenario}-{}.img", self.0)))
+    }
+}
+
+/// Adds a Linux that has the machine's PL031 and PL061, and these disks in the slots behind the edus.
+fn add_board(scenario: &mut Scenario, disks: &[Disk]) -> Result<()> {
     let artifacts = Artifacts::get()?;
-    let devices = artifacts.save_initramfs("passthrough", artifacts.initramfs_with("devices")?)?;
-    let mut board = linux(0, &format!("devices.passed {options}"), 192)
+    let archive = artifacts.initramfs_with_drivers("devices")?;
+    let names: Vec<_> = disks.iter().map(|Disk(name, _)| *name).collect();
+    let options = format!("devices.passed devices.disks={}", names.join(","));
+    let mut board = linux(0, &options, 192)
         .with_device("/pl031@9010000")
         .with_device("/pl061@9030000");
     board.vcpus = 2;
     board.affinity = vec![0, 1];
-    board.ramdisk = Some(devices);
-    Ok(board)
+    board.ramdisk = Some(artifacts.save_initramfs("passthrough", archive)?);
+    let first = scenario.edu_devices + 1;
+    for (disk, slot) in disks.iter().zip(first..) {
+        let file = disk.file(&scenario.name)?;
+        File::create(&file)?.set_len(DISK_BYTES)?;
+        let Disk(name, device) = disk;
+        let drive = format!("if=none,format=raw,id={name},file={}", file.display());
+        let device = format!("{device},drive={name},addr={slot:x}");
+        let arguments = ["-drive", &drive, "-device", &device];
+        scenario.qemu_args.extend(arguments.map(str::to_owned));
+        board = board.with_device(&format!("pci:0000:00:{slot:02x}.0"));
+    }
+    scenario.domains.push(board);
+    Ok(())
+}
+
+/// By its own drivers the domain's kernel read from its disks what it had written, `times` times since the start, and it's in the disks' files.
+fn disks_work(
+    machine: &Machine,
+    scenario: &str,
+    name: &str,
+    disks: &[Disk],
+    times: usize,
+) -> Result<()> {
+    let tried = || -> Vec<Record> {
+        let lines = machine.output(name);
+        let found = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("devices: "));
+        let disks = found.filter(|line| line.starts_with("disk "));
+        disks.map(Record::parse).collect()
+    };
+    let tried = poll("its disks", PATIENCE, || {
+        Ok(Some(tried()).filter(|tried| tried.len() == times * disks.len()))
+    })?;
+    for (tried, disk) in tried.iter().rev().zip(disks.iter().rev()) {
+        assert_eq!(text(tried, "name"), disk.0, "{tried:?}");
+        assert_eq!(number(tried, "size"), DISK_BYTES, "{tried:?}");
+        assert_eq!(number(tried, "wrong"), 0, "{tried:?}");
+        let written = number(tried, "written");
+        assert!(written >= 1 << 20, "{tried:?}");
+        let mut content = vec![0; usize::try_from(written)?];
+        File::open(disk.file(scenario)?)?.read_exact(&mut content)?;
+        let seed = number(tried, "seed");
+        let words = content.chunks_exact(8).zip(0..);
+        let wrong = words.filter(|(word, index)| **word != disk_word(seed, *index).to_le_bytes());
+        assert_eq!(wrong.count(), 0, "{tried:?}");
+    }
+    Ok(())
+}
+
+/// What `devices` writes: `tools/src/os/disk.rs`.
+fn disk_word(seed: u64, index: u64) -> u64 {
+    (index ^ seed << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Boots, with a way to the power button.
@@ -137,7 +209,7 @@ fn messages_work(machine: &Machine, name: &str, function: &str) -> Result<()> {
     })
 }
 
-/// The same with a GICv2, whose list registers are others: an edu, a board.
+/// The same with a GICv2, whose list registers are others: an edu, a board with a virtio disk besides.
 #[test]
 fn a_gicv2s_domains_have_devices_of_their_own() -> Result<()> {
     let mut scenario = Scenario::new("passthrough-gicv2");
@@ -148,8 +220,11 @@ fn a_gicv2s_domains_have_devices_of_their_own() -> Result<()> {
     let mut edu = linux(0, &workload(1, &format!("mode=stress jobs={JOBS}")), 192)
         .with_device("pci:0000:00:01.0");
     edu.affinity = vec![];
-    scenario.domains = vec![edu, board("")?];
+    scenario.domains = vec![edu];
+    let disks = [NVME, VIRTIO];
+    add_board(&mut scenario, &disks)?;
     let (machine, control) = boot(scenario)?;
+    disks_work(&machine, "passthrough-gicv2", "d2", &disks, 1)?;
     board_works(&machine, "d2", &control)?;
     let done = machine.done("d1")?;
     assert_eq!(
@@ -160,7 +235,7 @@ fn a_gicv2s_domains_have_devices_of_their_own() -> Result<()> {
     machine.finish()
 }
 
-/// d1 works with an edu, d2 aims another one at d1's memory, d3 drives a third one by messages, d4 has the machine's PL031 and PL061.
+/// d1 works with an edu, d2 aims another one at d1's memory, d3 drives a third one by messages, d4 has the machine's PL031 and PL061, and a disk.
 fn four(name: &str) -> Result<Scenario> {
     let mut scenario = Scenario::new(name);
     scenario.edu_devices = 3;
@@ -171,17 +246,20 @@ fn four(name: &str) -> Result<Scenario> {
         linux(0, &honest, 640).with_device("pci:0000:00:01.0"),
         linux(1, &hostile, 192).with_device("pci:0000:00:02.0"),
         messages(3)?,
-        board("")?,
     ];
+    // One: the bridge has four interrupts.
+    add_board(&mut scenario, &[NVME])?;
     Ok(scenario)
 }
 
-/// Linux drives a PL031, a PL061 and two edus that are its domains' own; a bare-metal guest one by messages. Interrupts come as often as
+/// Linux drives a PL031, a PL061, an NVMe disk and two edus that are its domains' own; a bare-metal guest one by messages. Interrupts come as often as
 /// the device asserts, where the domain wants them; DMA reaches the domain's memory only; restarted and created anew, domains have
 /// their devices again.
 #[test]
 fn domains_have_devices_of_their_own() -> Result<()> {
-    let (machine, control) = boot(four("passthrough")?)?;
+    const NAME: &str = "passthrough";
+    let (machine, control) = boot(four(NAME)?)?;
+    disks_work(&machine, NAME, "d4", &[NVME], 1)?;
     board_works(&machine, "d4", &control)?;
 
     // DMA and interrupts of the honest one are right, and its own.
@@ -212,6 +290,11 @@ fn domains_have_devices_of_their_own() -> Result<()> {
 
     messages_work(&machine, "d3", "pci:0000:00:03.0")?;
     restarts(&machine)?;
+    // The disk loses what the first life wrote.
+    let mut disk = File::options().write(true).open(NVME.file(NAME)?)?;
+    disk.write_all(&[0; 1 << 20])?;
+    machine.ask("domain restart d4")?;
+    disks_work(&machine, NAME, "d4", &[NVME], 2)?;
     machine.finish()
 }
 

@@ -5,7 +5,7 @@
 //! started, fed for longer than its time-out, and then left alone; with `devices.shared`, memory is shared with one
 //! other domain that runs this program, through `uio_pci_generic`; with `devices.manage` it asks Baton what a person at the console
 //! would, by the program `batonctl`, and holds the second domain. With `devices.passed` there is nothing but the machine's own
-//! PL031 and PL061, which the domain was given.
+//! PL031 and PL061, which the domain was given, and the disks that `devices.disks` names, PCI functions of its own.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use baton_tools::os::{function::Function, mmio::Registers, mmio::barrier, system};
+use baton_tools::os::{disk, function::Function, mmio::Registers, mmio::barrier, system};
 
 const RTC: &str = "/sys/class/rtc/rtc0";
 /// The watchdog's time-out in seconds, both stages together.
@@ -37,6 +37,13 @@ fn main() {
 fn run() -> io::Result<()> {
     system::mount_all()?;
     let options = system::command_line()?;
+    let value = |key| {
+        let mut words = options.split_whitespace();
+        words.find_map(|word: &str| word.strip_prefix(key))
+    };
+    if let Some(names) = value("devices.disks=") {
+        disks(names)?;
+    }
     if options.contains("devices.passed") {
         return passed();
     }
@@ -136,6 +143,23 @@ fn interrupts(name: &str) -> io::Result<u64> {
     let line = line.ok_or_else(|| io::Error::other(format!("no interrupt {name}")))?;
     let counts = line.split_whitespace().skip(1);
     Ok(counts.map_while(|word| word.parse::<u64>().ok()).sum())
+}
+
+/// What is written to each disk, in bytes.
+const WRITTEN: u64 = 4 << 20;
+
+/// Disks named with commas between: each is written and read back.
+fn disks(names: &str) -> io::Result<()> {
+    for driver in read("/lib/modules/drivers")?.lines() {
+        system::load_module(driver)?;
+    }
+    for (name, seed) in names.split(',').zip(1..) {
+        let disk::Tried { size, wrong } = disk::tried(name, seed, WRITTEN)?;
+        say(&format!(
+            "disk name={name} size={size} seed={seed} written={WRITTEN} wrong={wrong}"
+        ));
+    }
+    Ok(())
 }
 
 /// Where a domain finds what it was given.

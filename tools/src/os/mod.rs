@@ -1,6 +1,7 @@
 //! How the program reaches its Linux: thin, and all of its `unsafe` in [`memory`] and [`mmio`].
 
 pub mod console;
+pub mod disk;
 pub mod function;
 pub mod memory;
 pub mod mmio;
