@@ -182,6 +182,30 @@ pub(super) fn read(
     list
 }
 
+/// Whether a node that is read after boot names the devices that its domain has had since then: none is given or taken any more.
+pub(super) fn same_as_before(node: &Node<'_>, kept: &[Passed]) -> Result<(), Error> {
+    let mut expected = String::from("none, as at boot");
+    for (at, passed) in kept.iter().enumerate() {
+        expected = match at {
+            0 => format!("those of boot: {passed}"),
+            _ => format!("{expected}, {passed}"),
+        };
+    }
+    let Some(property) = node.property(PROPERTY) else {
+        return match kept {
+            [] => Ok(()),
+            _ => Err(node.error("missing", expected).property(PROPERTY)),
+        };
+    };
+    let mut kept = kept.iter();
+    let mut names = property.strings()?;
+    let known = |name: &str| kept.next().is_some_and(|passed| passed.to_string() == name);
+    match names.all(known) && kept.next().is_none() {
+        true => Ok(()),
+        false => Err(property.error("other devices", expected)),
+    }
+}
+
 fn same(one: &Passed, other: &Passed) -> bool {
     match (one, other) {
         (Passed::Node(one), Passed::Node(other)) => one.path == other.path,

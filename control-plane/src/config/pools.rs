@@ -215,6 +215,22 @@ pub(super) fn of_domain(node: &Node<'_>, pools: &[PoolConfig]) -> Result<usize, 
     })
 }
 
+/// The pools, in their order, by the phandles that another tree's nodes with their numbers have.
+pub(super) fn renamed(pools: &[PoolConfig], tree: &Tree<'_>) -> Vec<PoolConfig> {
+    let phandle = |pool: &PoolConfig| {
+        let parent = tree.find(POOLS_PATH)?;
+        let is =
+            |node: &Node<'_>| node.property("reg").and_then(|reg| reg.u32().ok()) == Some(pool.id);
+        let mut nodes = parent.children();
+        nodes.find(is)?.property("phandle")?.u32().ok()
+    };
+    let one = |pool: &PoolConfig| PoolConfig {
+        phandle: phandle(pool),
+        ..pool.clone()
+    };
+    pools.iter().map(one).collect()
+}
+
 /// What each vCPU of a domain asks of its pool's algorithm.
 pub(super) fn share(node: &Node<'_>) -> Result<Parameters, Error> {
     let number = |name| {

@@ -1,6 +1,7 @@
 //! Tests of what is read from a device tree: machines here, coprocs and domains in their own file.
 
 mod domains;
+mod file;
 mod foreign;
 mod passthrough;
 mod pools;

@@ -11,7 +11,7 @@ use core::fmt::{Display, Write as _};
 use super::coprocs::RecordReport;
 use super::cpus::CpuCommand;
 use super::input::Focus;
-use super::management::{Management, ManagementError};
+use super::management::{Definition, Management, ManagementError};
 use super::multiplexer::OWN_LINE_MAX;
 use super::shell::{Command, HELP};
 use crate::trace;
@@ -87,6 +87,8 @@ enum State {
     },
     /// The report on a domain's crash, from this line on.
     Crash(DomainId, usize),
+    /// What was found in a domain's configuration, from this one on: mistakes, then warnings.
+    Definition(Definition, usize),
     Act(Command),
     Failed(ErrorText),
     Done,
@@ -385,6 +387,38 @@ impl Answer {
                     true
                 }
                 Ok(false) => self.finish(),
+                Err(error) => {
+                    self.state = failed(&error);
+                    false
+                }
+            },
+            State::Definition(found, index) => {
+                let (at, mistakes) = (*index, found.mistakes.len());
+                *index = at.saturating_add(1);
+                let warning = found.warnings.get(at.saturating_sub(mistakes));
+                match (found.mistakes.get(at), warning) {
+                    (Some(error), _) => put(line, &format_args!("mistake {error}")),
+                    (None, Some(error)) => put(line, &format_args!("warning {error}")),
+                    (None, None) if mistakes == 0 => self.finish(),
+                    (None, None) => {
+                        self.state =
+                            failed(&format_args!("{mistakes} mistakes, nothing was changed"));
+                        false
+                    }
+                }
+            }
+            State::Act(Command::DomainDefine(domain)) => {
+                self.state = match management.define(*domain) {
+                    Ok(found) => State::Definition(found, 0),
+                    Err(error) => failed(&error),
+                };
+                false
+            }
+            State::Act(Command::FilePut { offset, part }) => match management.put(*offset, part) {
+                Ok(bytes) => {
+                    self.state = State::Told;
+                    put(line, &format_args!("file bytes={bytes}"))
+                }
                 Err(error) => {
                     self.state = failed(&error);
                     false

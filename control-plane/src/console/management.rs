@@ -11,8 +11,11 @@ use super::coprocs::{CoprocReport, HistogramReport, RecordReport, SliceReport, V
 use super::cpus::{PoolReport, VcpuReport};
 use super::devices::DeviceReport;
 use super::domains::{DomainReport, MemoryReport};
+use super::file::FileError;
+use crate::devicetree::Error;
 use crate::lifecycle::{Operation, Refusal};
 use crate::trace::Rings;
+use alloc::vec::Vec;
 use arrayvec::ArrayString;
 use coproc_core::id::{CoprocId, DomainId};
 use core::fmt;
@@ -76,6 +79,9 @@ pub enum ManagementError {
     /// The domain has no report.
     #[error("{0} never crashed, nothing is to be told")]
     NoReport(DomainId),
+    /// A file isn't as it should be.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The operation doesn't fit the domain's state.
     #[error("{0}, {remedy}", remedy = .0.remedy())]
     Refused(Refusal),
@@ -89,6 +95,15 @@ pub enum ManagementError {
     },
 }
 
+/// What was found in a domain's configuration.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Definition {
+    /// Mistakes; if there are none, it's in force.
+    pub mistakes: Vec<Error>,
+    /// What has no effect, and probably should have.
+    pub warnings: Vec<Error>,
+}
+
 /// The operations. Indices count from 0; `None` ends a list.
 pub trait Management {
     /// Begins an operation on a domain; its state tells when it is done.
@@ -96,6 +111,18 @@ pub trait Management {
     /// # Errors
     /// [`ManagementError`]; nothing is changed then.
     fn operate(&mut self, domain: DomainId, operation: Operation) -> Result<(), ManagementError>;
+
+    /// Takes a part of a file, which begins at byte `offset`; at 0 a new one begins. Returns how many bytes there are now.
+    ///
+    /// # Errors
+    /// [`ManagementError::File`]; what was there is there still.
+    fn put(&mut self, offset: u32, part: &[u8]) -> Result<usize, ManagementError>;
+
+    /// Gives a domain that is gone the configuration that the file has for it.
+    ///
+    /// # Errors
+    /// [`ManagementError`] if the domain or the file doesn't allow it. Then, and if there is a mistake in the file, nothing is changed.
+    fn define(&mut self, domain: DomainId) -> Result<Definition, ManagementError>;
 
     /// Writes line `index` of the report on a domain's last crash; returns whether there is one.
     ///

@@ -16,6 +16,7 @@ pub mod coprocs;
 pub mod cpus;
 pub mod devices;
 pub mod domains;
+pub mod file;
 pub mod input;
 pub mod management;
 pub mod multiplexer;

@@ -8,6 +8,7 @@ use coproc_core::id::{CoprocId, DomainId};
 use coproc_core::time::Instant;
 
 use super::cpus::CpuCommand;
+use super::file::{self, Part};
 use super::input::Focus;
 use super::management::Word;
 use crate::lifecycle::Operation;
@@ -16,10 +17,12 @@ use crate::lifecycle::Operation;
 pub const LINE_LENGTH: usize = 200;
 
 /// What `help` shows.
-pub const HELP: [&str; 26] = [
+pub const HELP: [&str; 28] = [
     "domains                        list the domains",
     "domain create|destroy dN       build domain N from its configuration and start it, or give back all it has",
     "domain pause|resume|restart dN hold it, let it go on, start it anew",
+    "file put OFFSET BASE64         give a part of a device tree with a domain's configuration",
+    "domain define dN               build domain N from that file's configuration from now on",
     "domain report dN               its last crash: registers and exits",
     "domain cycle dN ROUNDS         create and destroy it so many times: for those who look for leaks",
     "memory                         what is free, and what Baton uses",
@@ -56,6 +59,15 @@ pub enum Command {
     Domains,
     /// `domain create|pause|resume|restart|destroy dN`
     Domain(Operation, DomainId),
+    /// `file put OFFSET BASE64`
+    FilePut {
+        /// Where it belongs.
+        offset: u32,
+        /// What it is.
+        part: Part,
+    },
+    /// `domain define dN`
+    DomainDefine(DomainId),
     /// `domain report dN`
     DomainReport(DomainId),
     /// `domain cycle dN ROUNDS`
@@ -130,7 +142,7 @@ pub enum ParseError {
     Unknown(Word),
     /// The word after `domain` is none of its commands.
     #[error(
-        "unknown command `domain {0}`, try create, pause, resume, restart, destroy, report, cycle or set"
+        "unknown command `domain {0}`, try create, pause, resume, restart, destroy, define, report, cycle or set"
     )]
     UnknownDomain(Word),
     /// The word after `coproc` is none of its commands.
@@ -150,7 +162,7 @@ pub enum ParseError {
 }
 
 /// A word cut to what an error shows.
-fn shorten(text: &str) -> Word {
+pub(super) fn shorten(text: &str) -> Word {
     let mut word = Word::new();
     for character in text.chars() {
         if word.try_push(character).is_err() {
@@ -223,6 +235,7 @@ impl Command {
             Self::Empty
             | Self::Help
             | Self::Domains
+            | Self::FilePut { .. }
             | Self::DomainReport(_)
             | Self::Memory
             | Self::Devices
@@ -236,6 +249,7 @@ impl Command {
             #[cfg(feature = "fault-injection")]
             Self::Inject(..) => true,
             Self::Domain(..)
+            | Self::DomainDefine(_)
             | Self::DomainCycle(..)
             | Self::CoprocSet { .. }
             | Self::CoprocAttach { .. }
@@ -302,6 +316,7 @@ pub fn parse(line: &str) -> Result<Command, ParseError> {
             }
         }
         "domain" => parse_domain(&mut words)?,
+        "file" => parse_file(&mut words)?,
         "coproc" => parse_coproc(&mut words)?,
         "trace" => parse_trace(&mut words)?,
         "pool" | "vcpu" => Command::Cpus(parse_cpus(first, &mut words)?),
@@ -366,14 +381,35 @@ fn parse_cpus(first: &str, words: &mut Words<'_>) -> Result<CpuCommand, ParseErr
     })
 }
 
+fn parse_file(words: &mut Words<'_>) -> Result<Command, ParseError> {
+    words.usage = "file put OFFSET BASE64";
+    match words.required("what to do")? {
+        "put" => {}
+        word => return words.invalid(word, "part of it"),
+    }
+    let word = words.required("where it belongs")?;
+    let Some(offset) = number(word) else {
+        return words.invalid(word, "number of bytes");
+    };
+    let word = words.required("a part of the file")?;
+    match file::decode(word) {
+        Some(part) => Ok(Command::FilePut { offset, part }),
+        None => words.invalid(word, "base64"),
+    }
+}
+
 fn parse_domain(words: &mut Words<'_>) -> Result<Command, ParseError> {
-    words.usage = "domain create|pause|resume|restart|destroy|report|cycle dN";
+    words.usage = "domain create|pause|resume|restart|destroy|define|report|cycle dN";
     let operation = match words.required("what to do")? {
         "create" => Operation::Create,
         "pause" => Operation::Pause,
         "resume" => Operation::Resume,
         "restart" => Operation::Restart,
         "destroy" => Operation::Destroy,
+        "define" => {
+            words.usage = "domain define dN";
+            return Ok(Command::DomainDefine(words.domain()?));
+        }
         "set" => {
             words.usage = "domain set dN.NAME VALUE";
             return Ok(Command::Cpus(CpuCommand::SetDomain {

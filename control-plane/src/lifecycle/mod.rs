@@ -119,6 +119,8 @@ pub enum Operation {
     Restart,
     /// Stop it, and give back everything it has.
     Destroy,
+    /// Have it built from another configuration.
+    Define,
 }
 
 impl fmt::Display for Operation {
@@ -129,6 +131,7 @@ impl fmt::Display for Operation {
             Self::Resume => "resume",
             Self::Restart => "restart",
             Self::Destroy => "destroy",
+            Self::Define => "define",
         })
     }
 }
@@ -150,6 +153,7 @@ const fn past(operation: Operation) -> &'static str {
         Operation::Resume => "resumed",
         Operation::Restart => "restarted",
         Operation::Destroy => "destroyed",
+        Operation::Define => "defined",
     }
 }
 
@@ -217,6 +221,25 @@ impl Lifecycle {
     /// What it is doing.
     pub const fn state(&self) -> State {
         self.state
+    }
+
+    /// Whether it can get another configuration now: of what is there of it, all was built from the old one.
+    ///
+    /// # Errors
+    /// [`Refusal`] if anything is.
+    pub const fn may_be_defined(&self) -> Result<(), Refusal> {
+        match self.state {
+            State::Gone => Ok(()),
+            state => Err(Refusal {
+                operation: Operation::Define,
+                state,
+            }),
+        }
+    }
+
+    /// It has another configuration.
+    pub const fn define(&mut self, policy: RestartPolicy) {
+        self.policy = policy;
     }
 
     /// Somebody asks for something.

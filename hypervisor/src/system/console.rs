@@ -242,11 +242,11 @@ fn pass(face: &mut Face) -> Rest {
     }
     face.console.flush_idle(now);
     let more = answer_domains(&mut face.sessions, now);
-    let mut answering = face.console.poll(&mut management::Face, now);
+    let mut answering = face.console.poll(&mut management::Face(None), now);
     for _ in 0..BURST {
         let Some(byte) = face.held.take().or_else(|| face.console.next_byte()) else {
             if answering {
-                answering = face.console.poll(&mut management::Face, now);
+                answering = face.console.poll(&mut management::Face(None), now);
                 continue;
             }
             return Rest { room: false, more };
@@ -273,7 +273,7 @@ fn answer_domains(sessions: &mut Vec<Session>, now: Instant) -> bool {
         if let Some(port) = &domain.management {
             let changed = |line: &str| log::info!("{}: {line}", domain.id);
             let port = PortOf(domain, port);
-            more |= session.poll(&port, &mut management::Face, now, changed);
+            more |= session.poll(&port, &mut management::Face(Some(domain.id)), now, changed);
         }
     }
     more

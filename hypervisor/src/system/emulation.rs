@@ -76,7 +76,7 @@ fn device(domain: &Domain, address: u64, width: Width) -> Option<Device> {
     }
     let redistributor = address.wrapping_sub(layout::GICR_BASE);
     let frame = (redistributor / layout::GICR_SIZE) as usize;
-    if frame < domain.vcpus.len() && gic::version() == Version::V3 {
+    if frame < domain.cpus() as usize && gic::version() == Version::V3 {
         let offset = redistributor % layout::GICR_SIZE;
         return Some(Device::Redistributor { frame, offset });
     }

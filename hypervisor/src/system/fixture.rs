@@ -59,15 +59,17 @@ pub fn of(config: &DomainConfig) -> Vec<Fixture> {
 
 /// The place of a coprocessor, if the domain's tree has it.
 pub fn position(domain: &Domain, coproc: CoprocId) -> Option<u8> {
-    let mut fixtures = domain.fixtures.iter();
-    let at = fixtures.position(|fixture| fixture.coproc == coproc)?;
+    let fixtures = domain.fixtures.read();
+    let at = fixtures
+        .iter()
+        .position(|fixture| fixture.coproc == coproc)?;
     u8::try_from(at).ok()
 }
 
 /// What is at an address: the share, if there is one, window and offset in it.
 pub fn find(domain: &Domain, address: u64) -> Option<(Option<Link>, usize, u64)> {
     within(address, layout::PASSTHROUGH_BASE, layout::PASSTHROUGH_SIZE)?;
-    domain.fixtures.iter().find_map(|fixture| {
+    domain.fixtures.read().iter().find_map(|fixture| {
         let mut windows = fixture.registers.iter().enumerate();
         windows.find_map(|(index, pages)| {
             let offset = within(address, pages.at, pages.size)?;
@@ -78,7 +80,7 @@ pub fn find(domain: &Domain, address: u64) -> Option<(Option<Link>, usize, u64)>
 
 /// The domain ended an interrupt. Returns whether it's one of these.
 pub fn ended(domain: &Domain, intid: u32) -> bool {
-    for fixture in &domain.fixtures {
+    for fixture in domain.fixtures.read().iter() {
         let mut spis = fixture.spis.iter();
         if let Some(index) = spis.position(|spi| spi.wrapping_add(32) == intid) {
             if let Some(link) = fixture.link() {
@@ -92,8 +94,10 @@ pub fn ended(domain: &Domain, intid: u32) -> bool {
 
 /// Takes a share from its place.
 pub fn pull(domain: &Domain, who: VcoprocId) {
-    let mut fixtures = domain.fixtures.iter();
-    let found = fixtures.find(|fixture| fixture.link().is_some_and(|link| link.who == who));
+    let fixtures = domain.fixtures.read();
+    let found = fixtures
+        .iter()
+        .find(|fixture| fixture.link().is_some_and(|link| link.who == who));
     if let Some(fixture) = found {
         fixture.disconnect();
         for spi in &fixture.spis {

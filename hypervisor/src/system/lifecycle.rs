@@ -7,12 +7,13 @@
 use super::domain::Domain;
 use super::load::{self, Cursor, Images};
 use super::sharing::Instance;
-use super::{FRAMES, attachment, passthrough};
+use super::{FRAMES, attachment, passthrough, processors};
 use crate::arch::{self, timer};
 use coproc_core::time::{Duration, Instant};
 use core::sync::atomic::{AtomicBool, Ordering};
+use hypervisor::config::DomainConfig;
+use hypervisor::config::domains::file::Found;
 use hypervisor::devicetree::Error;
-use hypervisor::lifecycle::policy::RestartPolicy;
 use hypervisor::lifecycle::{Action, Ending, Lifecycle, Operation, Refusal, State};
 
 /// How often jobs are looked after that wait for others …
@@ -33,16 +34,19 @@ pub struct Control {
     /// The VMID of its stage 2.
     vmid: Option<u8>,
     cycle: Option<Cycle>,
+    /// What it's built from, whenever it is. Changes only while nothing of it is there.
+    pub config: DomainConfig,
 }
 
 impl Control {
     /// A domain of which there is nothing yet.
-    pub const fn new(policy: RestartPolicy) -> Self {
+    pub const fn new(config: DomainConfig) -> Self {
         Self {
-            life: Lifecycle::new(policy),
+            life: Lifecycle::new(config.restart),
             job: None,
             vmid: None,
             cycle: None,
+            config,
         }
     }
 }
@@ -216,6 +220,7 @@ fn next(
     goal: Goal,
     phase: Phase,
 ) -> Step {
+    let config = &control.config;
     match phase {
         Phase::Stop => {
             domain.stop();
@@ -241,16 +246,16 @@ fn next(
         },
         Phase::Cleaning if attachment::holds(domain.id) => Step::Wait(Phase::Cleaning),
         Phase::Cleaning => Step::Done,
-        Phase::Take => match load::take(domain, &mut control.vmid) {
+        Phase::Take => match load::take(domain, config, &mut control.vmid) {
             Ok(()) => Step::Next(Phase::Flash(0)),
             Err(error) => Step::Failed(error),
         },
-        Phase::Flash(offset) => match load::fill_flash(domain, offset) {
+        Phase::Flash(offset) => match load::fill_flash(domain, config, offset) {
             Ok(Some(offset)) => Step::Next(Phase::Flash(offset)),
             Ok(None) => Step::Next(Phase::Map(Cursor::default())),
             Err(error) => Step::Failed(error),
         },
-        Phase::Map(mut cursor) => match load::map(domain, &mut cursor) {
+        Phase::Map(mut cursor) => match load::map(domain, config, &mut cursor) {
             Ok(true) => Step::Next(Phase::Map(cursor)),
             Ok(false) => Step::Next(Phase::Scrub(Cursor::default())),
             Err(error) => Step::Failed(error),
@@ -259,7 +264,7 @@ fn next(
             if load::scrub(domain, &mut cursor) {
                 return Step::Next(Phase::Scrub(cursor));
             }
-            match Images::new(domain) {
+            match Images::new(domain, config) {
                 Ok(images) => Step::Next(Phase::Copy(images)),
                 Err(error) => Step::Failed(error),
             }
@@ -268,7 +273,7 @@ fn next(
             if images.copy(domain) {
                 return Step::Next(Phase::Copy(images));
             }
-            load::reset(domain, &images);
+            load::reset(domain, config, &images);
             Step::Next(Phase::Entrust)
         }
         Phase::Entrust => match passthrough::entrust(domain) {
@@ -276,7 +281,7 @@ fn next(
             Ok(false) => Step::Wait(Phase::Entrust),
             Err(error) => Step::Failed(error),
         },
-        Phase::Connect(number) => match load::connect(domain, instances, number) {
+        Phase::Connect(number) => match load::connect(domain, config, instances, number) {
             Ok(true) => Step::Next(Phase::Connect(number.saturating_add(1))),
             Ok(false) => Step::Done,
             // A coprocessor that was lost meanwhile doesn't keep a domain that had it from working without.
@@ -321,7 +326,7 @@ fn finish(domain: &Domain, control: &mut Control, goal: Goal) {
             if super::get().is_some() {
                 start_locked(domain, control);
                 if control.cycle.is_none() {
-                    log::info!("{}: created, starts ({})", domain.id, domain.path);
+                    log::info!("{}: created, starts ({})", domain.id, control.config.path);
                 }
             }
         }
@@ -403,6 +408,40 @@ pub fn request(domain: &Domain, operation: Operation) -> Result<(), Refused> {
     }
     carry_out(domain, &mut control, action);
     Ok(())
+}
+
+/// Has a domain that is gone built from another configuration from now on: the one that `read` makes of the one in force. Nothing changes if that is none,
+/// or doesn't suit the domain's pool.
+///
+/// # Errors
+/// [`Refused`] if it isn't gone.
+pub fn define(
+    domain: &Domain,
+    read: impl FnOnce(&DomainConfig) -> Found,
+    running: &[Option<usize>],
+) -> Result<Found, Refused> {
+    let mut control = domain.control.lock();
+    if control.cycle.is_some() {
+        return Err(Refused::Cycling);
+    }
+    control.life.may_be_defined().map_err(Refused::State)?;
+    let mut found = read(&control.config);
+    let Some(config) = found.domain.take() else {
+        return Ok(found);
+    };
+    if let Err(error) = processors::ask_for(domain, &config, running) {
+        found.errors.push(error);
+        return Ok(found);
+    }
+    domain.reshape(&config);
+    control.life.define(config.restart);
+    log::info!(
+        "{}: will be built from {} of a file",
+        domain.id,
+        config.path
+    );
+    control.config = config;
+    Ok(found)
 }
 
 /// What must be as before when a domain is gone.

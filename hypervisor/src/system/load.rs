@@ -115,8 +115,7 @@ fn no_tables(config: &DomainConfig, error: TranslationError) -> Error {
 ///
 /// # Errors
 /// What there isn't; what was taken so far is the domain's.
-pub fn take(domain: &Domain, vmid: &mut Option<u8>) -> Result<(), Error> {
-    let config = &domain.config;
+pub fn take(domain: &Domain, config: &DomainConfig, vmid: &mut Option<u8>) -> Result<(), Error> {
     {
         let mut memory = domain.memory.write();
         config.take_memory(&mut FRAMES.lock(), &mut memory)?;
@@ -151,11 +150,15 @@ pub fn take(domain: &Domain, vmid: &mut Option<u8>) -> Result<(), Error> {
 ///
 /// # Errors
 /// If the firmware isn't in RAM.
-pub fn fill_flash(domain: &Domain, offset: u64) -> Result<Option<u64>, Error> {
-    if !domain.config.firmware {
+pub fn fill_flash(
+    domain: &Domain,
+    config: &DomainConfig,
+    offset: u64,
+) -> Result<Option<u64>, Error> {
+    if !config.firmware {
         return Ok(None);
     }
-    let firmware = file(&domain.config.kernel)?;
+    let firmware = file(&config.kernel)?;
     Ok(flash::fill(domain, firmware, offset, CHUNK))
 }
 
@@ -198,7 +201,7 @@ impl Cursor {
 ///
 /// # Errors
 /// If there is no memory for tables.
-pub fn map(domain: &Domain, cursor: &mut Cursor) -> Result<bool, Error> {
+pub fn map(domain: &Domain, config: &DomainConfig, cursor: &mut Cursor) -> Result<bool, Error> {
     let memory = domain.memory.read();
     let part = cursor.next(&memory, |guest, host, left| {
         let block = (guest | host) & (GIBIBYTE - 1) == 0 && left >= GIBIBYTE;
@@ -211,7 +214,7 @@ pub fn map(domain: &Domain, cursor: &mut Cursor) -> Result<bool, Error> {
         .stage2
         .lock()
         .map(guest, host, size, Stage2Attributes::RAM.encode());
-    mapped.map_err(|error| no_tables(&domain.config, error))?;
+    mapped.map_err(|error| no_tables(config, error))?;
     Ok(true)
 }
 
@@ -254,13 +257,12 @@ impl Images {
     ///
     /// # Errors
     /// What doesn't fit, or is no kernel.
-    pub fn new(domain: &Domain) -> Result<Self, Error> {
-        let config = &domain.config;
+    pub fn new(domain: &Domain, config: &DomainConfig) -> Result<Self, Error> {
         let ram = GuestPhysical::new(layout::RAM_BASE);
         if config.firmware {
             // QEMU starts it with the tree at the start of RAM, which no register says.
             return Ok(Self {
-                parts: Vec::from([(ram, Source::Made(tree(domain, None)?))]),
+                parts: Vec::from([(ram, Source::Made(tree(domain, config, None)?))]),
                 offset: 0,
                 entry: GuestPhysical::new(layout::FLASH_BASE),
                 argument: GuestPhysical::new(0),
@@ -273,7 +275,7 @@ impl Images {
         if let (Some(file), Some(at)) = (ramdisk, placement.ramdisk) {
             parts.push((GuestPhysical::new(at.address), Source::File(file)));
         }
-        let tree = tree(domain, placement.ramdisk)?;
+        let tree = tree(domain, config, placement.ramdisk)?;
         parts.push((placement.tree, Source::Made(tree)));
         Ok(Self {
             parts,
@@ -304,8 +306,7 @@ impl Images {
 }
 
 /// The device tree of a domain.
-fn tree(domain: &Domain, initrd: Option<Region>) -> Result<Vec<u8>, Error> {
-    let config = &domain.config;
+fn tree(domain: &Domain, config: &DomainConfig, initrd: Option<Region>) -> Result<Vec<u8>, Error> {
     let memory = domain.memory.read();
     let host_memory: Vec<Region> = memory
         .iter()
@@ -338,7 +339,7 @@ fn file(module: &Module) -> Result<&'static [u8], Error> {
 }
 
 /// Makes everything of the domain as after power-on, vCPU 0 at its entry. All vCPUs are off, and it has no share.
-pub fn reset(domain: &Domain, images: &Images) {
+pub fn reset(domain: &Domain, config: &DomainConfig, images: &Images) {
     // Virtual time starts with the domain.
     let offset = timer::counter();
     domain.offset.store(offset, Ordering::SeqCst);
@@ -376,11 +377,11 @@ pub fn reset(domain: &Domain, images: &Images) {
     flash::reset(domain);
     {
         let mut devices = domain.devices.lock();
-        *devices = Devices::new(offset, &domain.config);
+        *devices = Devices::new(offset, config);
         domain.alarm.store(u64::MAX, Ordering::SeqCst);
     }
     let mut vgic = domain.vgic.lock();
-    *vgic = Vgic::of(gic::version(), domain.vcpus.len(), layout::SPIS as usize);
+    *vgic = Vgic::of(gic::version(), config.cpus as usize, layout::SPIS as usize);
     for vcpu in &domain.vcpus {
         *vcpu.lists.lock() = ListRegisters::new(interface::list_register_count());
     }
@@ -390,8 +391,12 @@ pub fn reset(domain: &Domain, images: &Images) {
 ///
 /// # Errors
 /// Why it can't be had; nothing of it is left behind.
-pub fn connect(domain: &Domain, instances: &[Instance], number: usize) -> Result<bool, Error> {
-    let config = &domain.config;
+pub fn connect(
+    domain: &Domain,
+    config: &DomainConfig,
+    instances: &[Instance],
+    number: usize,
+) -> Result<bool, Error> {
     let Some(assignment) = config.coprocs.get(number) else {
         return Ok(false);
     };
@@ -434,7 +439,7 @@ pub fn show(
     link: Link,
 ) -> Result<(), vpci::SlotError> {
     let Some(description) = &instance.description else {
-        if let Some(fixture) = domain.fixtures.get(usize::from(slot)) {
+        if let Some(fixture) = domain.fixtures.read().get(usize::from(slot)) {
             fixture.connect(link);
         }
         return Ok(());
@@ -458,7 +463,8 @@ pub fn disconnect(domain: &Domain, instances: &[Instance]) {
                 log::error!("{}: {error}", domain.id);
             }
         }
-        let fixtures = domain.fixtures.iter().filter_map(Fixture::disconnect);
+        let fixtures = domain.fixtures.read();
+        let fixtures = fixtures.iter().filter_map(Fixture::disconnect);
         links.into_iter().flatten().chain(fixtures).collect()
     };
     for link in links {

@@ -1,5 +1,6 @@
 //! The management operations on the running system.
 
+use super::definition::{self, Unread};
 use super::domain::Domain;
 use super::fixture::{self, Fixture};
 use super::lifecycle::{self, Refused};
@@ -27,14 +28,14 @@ use hypervisor::console::coprocs::{
 use hypervisor::console::cpus::{PoolReport, VcpuReport};
 use hypervisor::console::devices::DeviceReport;
 use hypervisor::console::domains::{DomainReport, MemoryReport};
-use hypervisor::console::management::{Management, ManagementError};
+use hypervisor::console::management::{Definition, Management, ManagementError};
 use hypervisor::console::setting::{Setting, shorten};
 use hypervisor::lifecycle::Operation;
 use hypervisor::trace::Rings;
 use hypervisor::vcpu_schedule::CpuSet;
 
-/// The console's face of it.
-pub struct Face;
+/// The console's face of it, and that of the domain that has this number.
+pub struct Face(pub Option<DomainId>);
 
 fn instance(id: CoprocId) -> Option<&'static Instance> {
     super::get()?
@@ -170,7 +171,8 @@ impl Management for Face {
         let domain = system.domains.get(index)?;
         let mut coprocs = ArrayVec::new();
         let links = domain.pci.lock().links;
-        let fixtures = domain.fixtures.iter().filter_map(Fixture::link);
+        let fixtures = domain.fixtures.read();
+        let fixtures = fixtures.iter().filter_map(Fixture::link);
         for link in links.into_iter().flatten().chain(fixtures) {
             if let Some(instance) = system.instances.get(link.instance) {
                 let _ = coprocs.try_push(instance.id);
@@ -189,7 +191,7 @@ impl Management for Face {
         Some(DomainReport {
             id: domain.id,
             state: domain.control.lock().life.state(),
-            vcpus: domain.vcpus.len() as u32,
+            vcpus: domain.cpus(),
             memory_mib: domain.memory_size() >> 20,
             cpus: processors::listed(may_run).0,
             coprocs,
@@ -428,6 +430,22 @@ impl Management for Face {
     fn operate(&mut self, domain: DomainId, operation: Operation) -> Result<(), ManagementError> {
         let domain = find_domain(domain)?;
         lifecycle::request(domain, operation).map_err(refused)
+    }
+
+    fn put(&mut self, offset: u32, part: &[u8]) -> Result<usize, ManagementError> {
+        Ok(definition::put(self.0, offset, part)?)
+    }
+
+    fn define(&mut self, domain: DomainId) -> Result<Definition, ManagementError> {
+        let found = definition::define(self.0, find_domain(domain)?);
+        let found = found.map_err(|error| match error {
+            Unread::File(error) => error.into(),
+            Unread::Domain(why) => refused(why),
+        })?;
+        Ok(Definition {
+            mistakes: found.errors,
+            warnings: found.warnings,
+        })
     }
 
     fn crash(

@@ -7,12 +7,12 @@
 //! Interrupts are always masked at EL2, so a lock is never taken twice on one CPU by an interrupt. A thread of execution
 //! takes locks only downwards in this list:
 //!
-//! 1. the console: commands are carried out under it
+//! 1. the console: commands are carried out under it; then the file that somebody gives (`definition`)
 //! 2. `Domain::control`: one domain's life
 //! 3. what is buried (`attachment`)
 //! 4. `Instance::core`: one coprocessor's framework and its device
 //! 5. `Domain::power`
-//! 6. `Domain::pci`: one domain's PCI functions; `Domain::given`: its own devices; `Fixture::link`
+//! 6. `Domain::pci`: one domain's PCI functions; `Domain::given`: its own devices; `Domain::fixtures` (read), `Fixture::link`
 //! 7. `Domain::uart`, `Domain::management`, `Domain::devices`, `Domain::flash`, `Vcpu::timer`
 //! 8. `Domain::memory` (read), `Domain::stage2`: one domain's tables
 //! 9. `Domain::vgic`
@@ -39,6 +39,7 @@ pub mod attachment;
 pub mod boot;
 pub mod console;
 pub mod custody;
+pub mod definition;
 pub mod devices;
 #[cfg_attr(not(feature = "sharing"), path = "discovery_absent.rs")]
 pub mod discovery;
@@ -84,6 +85,8 @@ pub struct System {
     pub machine: Machine,
     /// For each CPU of the machine's list its number here (0 booted), if it runs.
     pub numbers: Vec<Option<usize>>,
+    /// What was described at boot, for domains that are described later.
+    pub described: definition::Described,
     /// The interrupt controller.
     pub gic: Mutex<arch::gic::Gic>,
     /// The shared coprocessors.

@@ -148,8 +148,10 @@ impl Node {
         index: usize,
         pending: bool,
     ) {
-        let fixture = domain.fixtures.get(usize::from(share.slot));
-        let spi = fixture.and_then(|fixture| fixture.spis.get(index));
+        let fixtures = domain.fixtures.read();
+        let fixture = fixtures.get(usize::from(share.slot));
+        let spi = fixture.and_then(|fixture| fixture.spis.get(index).copied());
+        drop(fixtures);
         let (Some(wire), Some(spi)) = (self.wires.get_mut(index), spi) else {
             return;
         };
@@ -180,7 +182,8 @@ impl Node {
 
     /// Maps the direct windows where the domain's tree has them. `false`: it couldn't be done.
     pub fn map_windows(&self, share: &mut Share, domain: &Domain) -> bool {
-        let Some(fixture) = domain.fixtures.get(usize::from(share.slot)) else {
+        let fixtures = domain.fixtures.read();
+        let Some(fixture) = fixtures.get(usize::from(share.slot)) else {
             return false;
         };
         let direct = self.windows.iter().filter(|window| window.direct);

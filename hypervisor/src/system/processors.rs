@@ -8,9 +8,12 @@ use crate::arch::timer;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use coproc_core::id::DomainId;
+use hypervisor::config::DomainConfig;
 use hypervisor::console::cpus::{Cpus, DomainSetting, PoolReport, VcpuReport};
 use hypervisor::console::management::ManagementError;
 use hypervisor::console::setting::shorten;
+use hypervisor::devicetree::Error;
+use hypervisor::vcpu_schedule::placing;
 use hypervisor::vcpu_schedule::{self, CpuSet, Parameters, Place, ScheduleError, VcpuId};
 
 /// As the device tree counts.
@@ -125,7 +128,7 @@ pub fn set_domain(name: &str, value: &str) -> Result<(), ManagementError> {
     else {
         return Ok(());
     };
-    let change = |before: Parameters| match setting {
+    let change = |_, before: Parameters| match setting {
         DomainSetting::Share(parameter) => Parameters {
             share: parameter.apply(before.share),
             ..before
@@ -136,24 +139,55 @@ pub fn set_domain(name: &str, value: &str) -> Result<(), ManagementError> {
         },
     };
     let kick = set_all(shared, domain, &change);
-    schedule::announce(kick.map_err(|error| failed(error, "nothing was changed"))?);
+    schedule::announce(kick.map_err(|(_, error)| failed(error, "nothing was changed"))?);
     Ok(())
 }
 
-/// One after another; if one is refused, those before it get back what they had.
+/// Asks the domain's pool for what another configuration of it says; vCPUs that it leaves out get what one gets that asks for nothing.
+///
+/// # Errors
+/// What the pool hasn't got; then all is as it was.
+pub fn ask_for(
+    domain: &Domain,
+    config: &DomainConfig,
+    running: &[Option<usize>],
+) -> Result<(), Error> {
+    let of = |index| placing::parameters(config, index, running);
+    let wanted: Result<Vec<_>, Error> = (0..config.cpus as usize).map(of).collect();
+    let wanted = wanted?;
+    let change = |index, before: Parameters| match wanted.get(index) {
+        Some(parameters) => *parameters,
+        None => Parameters {
+            share: Default::default(),
+            ..before
+        },
+    };
+    let shared = schedule::pools().get(config.pool);
+    let shared = shared.ok_or_else(|| placing::no_pool(config))?;
+    let kick = set_all(shared, domain, &change).map_err(|(index, error)| {
+        let algorithm = shared.lock().pool.algorithm();
+        placing::refusal(config, index, shared.id, algorithm, error)
+    });
+    schedule::announce(kick?);
+    Ok(())
+}
+
+/// One after another; if one is refused, which is told, those before it get back what they had.
 fn set_all(
     shared: &SharedPool,
     domain: &Domain,
-    change: &dyn Fn(Parameters) -> Parameters,
-) -> Result<CpuSet, ScheduleError> {
+    change: &dyn Fn(usize, Parameters) -> Parameters,
+) -> Result<CpuSet, (usize, ScheduleError)> {
     let mut inner = shared.lock();
     let now = timer::now();
     let mut done: Vec<(VcpuId, Parameters)> = Vec::new();
     let mut kick = CpuSet::NONE;
     for vcpu in &domain.vcpus {
         let report = inner.pool.report(vcpu.id, now);
-        let before = report.ok_or(ScheduleError::Unknown)?.parameters;
-        match inner.pool.set_parameters(vcpu.id, &change(before), now) {
+        let before = report.ok_or((vcpu.index, ScheduleError::Unknown))?;
+        let before = before.parameters;
+        let after = change(vcpu.index, before);
+        match inner.pool.set_parameters(vcpu.id, &after, now) {
             Ok(cpus) => {
                 kick |= cpus;
                 done.push((vcpu.id, before));
@@ -167,7 +201,7 @@ fn set_all(
                 }
                 drop(inner);
                 schedule::announce(kick);
-                return Err(error);
+                return Err((vcpu.index, error));
             }
         }
     }

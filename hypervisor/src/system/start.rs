@@ -1,5 +1,6 @@
 //! From the device tree to running domains.
 
+use super::definition::Described;
 use super::entropy;
 use super::firmware;
 use super::site::{Console, Site};
@@ -124,8 +125,15 @@ pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
         instances,
         domains,
         shared,
+        running,
         ..
     } = site;
+    let described = Described {
+        modules: configuration.module_regions().collect(),
+        coprocs: configuration.coprocs,
+        pools: configuration.pools,
+        running,
+    };
     if let Some(uart) = &machine.uart
         && let Some(interrupt) = uart.interrupt
         && let Err(error) = gic.enable(
@@ -139,6 +147,7 @@ pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
     let system = super::publish(System {
         machine,
         numbers: online,
+        described,
         gic: Mutex::new(gic),
         instances,
         shared,

@@ -22,6 +22,11 @@ const IMAGE: u64 = RAM + 0x20_0000;
 const TREE: u64 = RAM + 0x800_0000;
 const KERNEL: u64 = RAM + 0xa00_0000;
 
+/// Where the boot loader puts the kernel of domain `number`.
+pub const fn kernel_at(number: u64) -> u64 {
+    KERNEL + number * 0x10_0000
+}
+
 /// Bytes of a domain's RAM.
 pub const MEMORY: u64 = 4 << 20;
 /// The word that a kernel of domain `number` begins with, and each of the following up to its header has one more.
@@ -31,17 +36,17 @@ pub const fn first_word(number: u64) -> u64 {
 /// Bytes of a kernel's file.
 pub const KERNEL_SIZE: usize = 0x1_2345;
 
-fn node(fdt: &mut FdtWriter, name: &str, body: impl FnOnce(&mut FdtWriter)) {
+pub fn node(fdt: &mut FdtWriter, name: &str, body: impl FnOnce(&mut FdtWriter)) {
     let node = fdt.begin_node(name).unwrap();
     body(fdt);
     fdt.end_node(node).unwrap();
 }
 
-fn cells(fdt: &mut FdtWriter, name: &str, cells: &[u32]) {
+pub fn cells(fdt: &mut FdtWriter, name: &str, cells: &[u32]) {
     fdt.property_array_u32(name, cells).unwrap();
 }
 
-fn text(fdt: &mut FdtWriter, name: &str, value: &str) {
+pub fn text(fdt: &mut FdtWriter, name: &str, value: &str) {
     fdt.property_string(name, value).unwrap();
 }
 
@@ -187,7 +192,7 @@ fn domain(fdt: &mut FdtWriter, number: u32, cpus: &[u32], coproc: bool) {
             cells(fdt, "baton,coprocs", &[2]);
         }
         fdt.property_null("vpl011").unwrap();
-        let at = KERNEL as u32 + number * 0x10_0000;
+        let at = kernel_at(number.into()) as u32;
         node(fdt, &format!("module@{at:x}"), |fdt| {
             let compatible = ["multiboot,kernel", "multiboot,module"];
             let compatible = compatible.map(String::from).to_vec();
@@ -242,7 +247,7 @@ pub fn start(wanted: Wanted<'_>) {
     let domains = wanted.domains;
     let mut loaded = std::vec![(TREE, tree(&board, domains, wanted.coproc))];
     for number in 1..=domains.len() as u64 {
-        loaded.push((KERNEL + number * 0x10_0000, kernel(number)));
+        loaded.push((kernel_at(number), kernel(number)));
     }
     // What was there before is nobody's zeroes.
     loaded.push((RAM + 0x200_0000, std::vec![0xa5; 0x500_0000]));

@@ -5,6 +5,7 @@ mod boot;
 mod calls;
 #[cfg(feature = "fw-core")]
 mod cores;
+mod definition;
 mod devices;
 mod exits;
 mod hostile;

@@ -25,7 +25,7 @@ impl Program {
         let domain = &system::get().unwrap().domains[number];
         Self {
             cpu,
-            registers: domain.fixtures[0].registers[0].at,
+            registers: domain.fixtures.read()[0].registers[0].at,
             term,
             rounds,
             step: 0,

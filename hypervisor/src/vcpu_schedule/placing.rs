@@ -100,7 +100,7 @@ pub fn no_pool(config: &DomainConfig) -> Error {
 ///
 /// # Errors
 /// If it is bound to a CPU that doesn't.
-fn parameters(
+pub fn parameters(
     config: &DomainConfig,
     index: usize,
     running: &[Option<usize>],
@@ -123,7 +123,7 @@ fn parameters(
 }
 
 /// The error that pool number `pool`, under `algorithm`, didn't take vCPU `index` of a domain.
-fn refusal(
+pub fn refusal(
     config: &DomainConfig,
     index: usize,
     pool: u32,

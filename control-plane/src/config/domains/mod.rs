@@ -6,6 +6,7 @@
 //! the schema. A property of Xen's that Baton doesn't act on is a warning, since the same tree may be meant
 //! for both.
 
+pub mod file;
 mod modules;
 mod numbers;
 mod parts;
@@ -166,6 +167,7 @@ impl Configuration {
                 pools: &configuration.pools,
                 before: &configuration.domains,
                 modules: &modules,
+                later: None,
                 errors: Vec::new(),
                 warnings: Vec::new(),
             };

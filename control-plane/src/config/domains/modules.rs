@@ -127,6 +127,16 @@ impl Reader<'_, '_> {
         if region.size == 0 {
             return Err(property.error(format!("{region}"), "a size that isn't 0"));
         }
+        if let Some(later) = &self.later
+            && !later.modules.iter().any(|kept| kept.contains(&region))
+        {
+            return Err(property
+                .error(
+                    format!("{region}, which is not kept since boot"),
+                    "a region in which the tree of boot has a domain's module",
+                )
+                .remedy("have the boot loader load it, as a module of some domain"));
+        }
         if !self.machine.is_ram(&region) {
             return Err(property
                 .error(

@@ -9,7 +9,7 @@ use crate::config::coprocs::{Entry, keep, unknown};
 use crate::config::machine::Machine;
 use crate::config::passthrough::{self, Passed, Taken};
 use crate::config::pools::{self, PoolConfig};
-use crate::devicetree::{Error, Node, Property, quote};
+use crate::devicetree::{Error, Node, Property, Region, quote};
 use crate::lifecycle::policy::RestartPolicy;
 use alloc::format;
 use alloc::string::String;
@@ -44,6 +44,15 @@ const PROPERTIES: &[&str] = &[
     "status",
 ];
 
+/// What a domain that is described after boot finds, and can't change.
+#[derive(Clone, Copy)]
+pub(super) struct Later<'r> {
+    /// Where the boot loader has put modules that are still there.
+    pub(super) modules: &'r [Region],
+    /// Devices that the domain has for itself.
+    pub(super) passthrough: &'r [Passed],
+}
+
 /// A domain's node, being read.
 pub(super) struct Reader<'r, 't> {
     pub(super) node: Node<'t>,
@@ -55,6 +64,8 @@ pub(super) struct Reader<'r, 't> {
     pub(super) before: &'r [Result<DomainConfig, Rejected>],
     /// Modules of earlier domains.
     pub(super) modules: &'r [Module],
+    /// What has been there since boot, if that is over.
+    pub(super) later: Option<Later<'r>>,
     pub(super) errors: Vec<Error>,
     pub(super) warnings: Vec<Error>,
 }
@@ -136,6 +147,11 @@ impl Reader<'_, '_> {
     }
 
     fn passthrough(&mut self) -> Vec<Passed> {
+        if let Some(later) = &self.later {
+            let kept = passthrough::same_as_before(&self.node, later.passthrough);
+            keep(&mut self.errors, kept);
+            return later.passthrough.to_vec();
+        }
         let before = self.before.iter().filter_map(|domain| domain.as_ref().ok());
         let taken = Taken {
             machine: self.machine,

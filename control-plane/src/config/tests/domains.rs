@@ -68,7 +68,7 @@ fn edu(fdt: &mut FdtWriter) {
     text(fdt, "scheduler", "rr");
 }
 
-fn coprocs(fdt: &mut FdtWriter, body: impl FnOnce(&mut FdtWriter)) {
+pub(super) fn coprocs(fdt: &mut FdtWriter, body: impl FnOnce(&mut FdtWriter)) {
     node(fdt, "coprocs", |fdt| {
         text(fdt, "compatible", "baton,coprocs");
         cells(fdt, "#address-cells", &[1]);
@@ -77,7 +77,7 @@ fn coprocs(fdt: &mut FdtWriter, body: impl FnOnce(&mut FdtWriter)) {
     });
 }
 
-fn module(fdt: &mut FdtWriter, kind: &str, address: u32, size: u32) {
+pub(super) fn module(fdt: &mut FdtWriter, kind: &str, address: u32, size: u32) {
     node(fdt, &alloc::format!("module@{address:x}"), |fdt| {
         let compatible = alloc::vec![
             alloc::format!("multiboot,{kind}"),

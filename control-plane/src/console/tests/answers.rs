@@ -51,6 +51,34 @@ fn answers_are_key_value_lines_closed_by_ok() {
 }
 
 #[test]
+fn a_file_comes_in_parts_and_all_mistakes_in_it_are_told() {
+    let (mut console, mut system) = (console(), System::default());
+    let mut says = |line: &str, answer: &[&str]| {
+        assert_eq!(ask(&mut console, &mut system, line, T0), answer, "{line}");
+    };
+    let none = "error: no file of yours is here, begin with `file put 0 BASE64`";
+    says("domain define d1", &[none]);
+    says("file put 3 YWJj", &[none]);
+    says("file put 0 YUJj", &["file bytes=3", "ok"]);
+    let gap =
+        "error: the file has 3 bytes so far, go on there or begin anew with `file put 0 BASE64`";
+    says("file put 2 YWJj", &[gap]);
+    says("file put 3 RA==", &["file bytes=4", "ok"]);
+    let lost = "error: no domain d7, `domains` lists them";
+    says("domain define d7", &[lost]);
+    let found = [
+        "mistake /: a; expected none",
+        "mistake /: c; expected none",
+        "warning /: B; expected none",
+        "warning /: D; expected none",
+        "error: 2 mistakes, nothing was changed",
+    ];
+    says("domain define d1", &found);
+    says("file put 0 Qg==", &["file bytes=1", "ok"]);
+    says("domain define d1", &["warning /: B; expected none", "ok"]);
+}
+
+#[test]
 fn histograms_show_their_buckets() {
     let (mut console, mut system) = (console(), System::default());
     let lines = ask(&mut console, &mut system, "coproc histogram 0", T0);
@@ -175,13 +203,13 @@ fn domains_are_operated_and_their_crashes_told() {
     assert_eq!(
         told("domain kill d1"),
         [
-            "error: unknown command `domain kill`, try create, pause, resume, restart, destroy, report, cycle or set"
+            "error: unknown command `domain kill`, try create, pause, resume, restart, destroy, define, report, cycle or set"
         ]
     );
     assert_eq!(
         told("domain pause"),
         [
-            "error: the domain is missing, write `domain create|pause|resume|restart|destroy|report|cycle dN`"
+            "error: the domain is missing, write `domain create|pause|resume|restart|destroy|define|report|cycle dN`"
         ]
     );
     assert_eq!(

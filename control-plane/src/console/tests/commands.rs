@@ -148,6 +148,14 @@ fn commands_are_typed() {
             Command::Domain(Operation::Destroy, DomainId(2)),
         ),
         ("domain report d2", Command::DomainReport(DomainId(2))),
+        ("domain define d2", Command::DomainDefine(DomainId(2))),
+        (
+            "file put 138 YmF0b24=",
+            Command::FilePut {
+                offset: 138,
+                part: b"baton"[..].try_into().unwrap(),
+            },
+        ),
         (
             "domain cycle d2 1000",
             Command::DomainCycle(DomainId(2), 1000),
@@ -208,6 +216,22 @@ fn mistakes_are_named_with_a_remedy() {
         ),
         ("console 2", "`2` is no console, write `console baton|dN`"),
         ("console d", "`d` is no console, write `console baton|dN`"),
+        (
+            "file get 0",
+            "`get` is no part of it, write `file put OFFSET BASE64`",
+        ),
+        (
+            "file put -1 Zg==",
+            "`-1` is no number of bytes, write `file put OFFSET BASE64`",
+        ),
+        (
+            "file put 0",
+            "a part of the file is missing, write `file put OFFSET BASE64`",
+        ),
+        (
+            "file put 0 Zg",
+            "`Zg` is no base64, write `file put OFFSET BASE64`",
+        ),
         ("domains all", "`all` is one word too many, write `domains`"),
     ];
     for (text, error) in mistakes {

@@ -1,6 +1,8 @@
 //! A system to be managed, with nothing behind it.
 
 use super::*;
+use crate::console::file::File;
+use crate::devicetree::Error;
 
 /// A system with two domains that share coproc 0; coproc 3 has nobody.
 #[derive(Default)]
@@ -8,6 +10,7 @@ pub(super) struct System {
     pub(super) slices: u64,
     pub(super) rings: RingsOf,
     pub(super) cycles: u32,
+    pub(super) file: File,
 }
 
 /// The traces of its CPUs.
@@ -55,6 +58,23 @@ impl Management for System {
                 state: State::Paused,
             })),
         }
+    }
+
+    fn put(&mut self, offset: u32, part: &[u8]) -> Result<usize, ManagementError> {
+        Ok(self.file.put(None, offset as usize, part)?)
+    }
+
+    /// Each byte is a mistake, or a warning if it's a capital letter.
+    fn define(&mut self, domain: DomainId) -> Result<Definition, ManagementError> {
+        self.operate(domain, Operation::Pause)?;
+        let file = self.file.get(None)?;
+        let error = |byte: &u8| Error::new("/", format!("{}", *byte as char), "none");
+        let (warnings, mistakes): (Vec<_>, Vec<_>) =
+            file.iter().partition(|byte| byte.is_ascii_uppercase());
+        Ok(Definition {
+            mistakes: mistakes.into_iter().map(error).collect(),
+            warnings: warnings.into_iter().map(error).collect(),
+        })
     }
 
     fn crash(

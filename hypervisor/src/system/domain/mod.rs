@@ -21,7 +21,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use coproc_core::address::{GuestPhysical, HostPhysical};
 use coproc_core::id::DomainId;
-use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use hypervisor::config::DomainConfig;
 use hypervisor::guest_tree::layout;
 use hypervisor::lifecycle::report::Report;
@@ -72,8 +72,6 @@ pub struct Domain {
     pub id: DomainId,
     /// Path of its node, for messages.
     pub path: String,
-    /// What it's made of, whenever it is made.
-    pub config: DomainConfig,
     life: AtomicU8,
     /// Why it was stopped, until that was acted upon: see [`Self::end`].
     ending: AtomicU8,
@@ -97,8 +95,12 @@ pub struct Domain {
     pub pci: Mutex<Pci>,
     /// The devices that it has for itself.
     pub given: Given,
-    /// The places of its coprocessors that the machine's tree describes.
-    pub fixtures: Vec<Fixture>,
+    /// The places of its coprocessors that the machine's tree describes. Changes only while nothing of it is there.
+    pub fixtures: RwLock<Vec<Fixture>>,
+    /// Bytes of RAM; likewise.
+    ram: AtomicU64,
+    /// How many of its vCPUs it can start; likewise.
+    cpus: AtomicU32,
     /// Its UART, if it has one.
     pub uart: Option<Mutex<Vpl011>>,
     /// Where it manages Baton, if it may. Elsewhere: few have it, and it's larger than what is needed often.
@@ -130,7 +132,6 @@ impl Domain {
             path: config.path.clone(),
             life: AtomicU8::new(Life::Stopped as u8),
             ending: AtomicU8::new(NOT_ENDED),
-            control: Mutex::new(Control::new(config.restart)),
             report: Mutex::new(None),
             capture: AtomicU8::new(0),
             offset: AtomicU64::new(0),
@@ -146,7 +147,9 @@ impl Domain {
                 stray: 0,
             }),
             given,
-            fixtures: fixture::of(&config),
+            fixtures: RwLock::new(fixture::of(&config)),
+            ram: AtomicU64::new(config.memory),
+            cpus: AtomicU32::new(config.cpus),
             uart: config.vpl011.then(|| Mutex::new(Vpl011::new())),
             management: config.control.then(Box::default),
             flash: Mutex::new(None),
@@ -164,8 +167,16 @@ impl Domain {
                 config.cpus as usize,
                 layout::SPIS as usize,
             )),
-            config,
+            control: Mutex::new(Control::new(config)),
         }
+    }
+
+    /// It is to be built from another configuration: what is there of it even while it's gone becomes as that has it.
+    pub fn reshape(&self, config: &DomainConfig) {
+        self.ram.store(config.memory, Ordering::Relaxed);
+        self.cpus.store(config.cpus, Ordering::Relaxed);
+        *self.power.lock() = DomainPower::new(0..u64::from(config.cpus), errata::remedies());
+        *self.fixtures.write() = fixture::of(config);
     }
 
     /// What its vCPUs may do.
@@ -324,8 +335,13 @@ impl Domain {
     }
 
     /// Bytes of RAM.
-    pub const fn memory_size(&self) -> u64 {
-        self.config.memory
+    pub fn memory_size(&self) -> u64 {
+        self.ram.load(Ordering::Relaxed)
+    }
+
+    /// How many of its vCPUs it can start.
+    pub fn cpus(&self) -> u32 {
+        self.cpus.load(Ordering::Relaxed)
     }
 
     /// Calls `visit` with each part of a range of the domain's RAM, in order: where it is, and its size in bytes. Returns whether all
