@@ -1,10 +1,11 @@
 //! QEMU's command lines, in one place.
 //!
 //! Baton runs at EL2, on one of the known boards. `virt` boots without it, too: Linux (`native`), against which the demo proves that driver
-//! and device are untouched, and a bare-metal guest (`bare`), whose answers a domain's are compared with. The console
+//! and device are untouched, and a bare-metal guest (`bare`), whose answers a domain's are compared with. `firmware` starts a boot loader, which may boot Baton. The console
 //! is QEMU's standard input and output; there is no monitor, network or display.
 
 use std::ops::Deref;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -128,6 +129,40 @@ impl Qemu {
         Self::start(workspace, &scenario.name, command, limit)
     }
 
+    /// Starts a boot loader as the machine's firmware, at EL2, with QEMU's own device tree and a disk with these files. Of the scenario
+    /// only the machine counts; whatever boots is typed.
+    ///
+    /// # Errors
+    /// If the disk's directory can't be made or QEMU can't be started.
+    pub fn firmware(
+        workspace: &Workspace,
+        firmware: &Path,
+        scenario: &Scenario,
+        disk: &[(&str, &Path)],
+        limit: Duration,
+    ) -> Result<Self> {
+        let files = workspace.images()?.join(format!("{}.disk", scenario.name));
+        if files.exists() {
+            std::fs::remove_dir_all(&files).context("removing the last disk")?;
+        }
+        std::fs::create_dir(&files).with_context(|| format!("making {}", files.display()))?;
+        for (name, file) in disk {
+            let file = file.canonicalize();
+            let file = file.with_context(|| format!("{name} of the disk"))?;
+            symlink(file, files.join(name)).with_context(|| format!("{name} of the disk"))?;
+        }
+        let files = files.display().to_string().replace(',', ",,");
+        let mut command = machine(scenario, "")?;
+        command.arg("-no-reboot").arg("-bios").arg(firmware);
+        devices(&mut command, scenario);
+        let drive = format!("if=none,id=disk,format=raw,readonly=on,file=fat:{files}");
+        command
+            .args(["-drive", &drive])
+            .args(["-device", "virtio-blk-pci,drive=disk"])
+            .args(["-serial", "stdio", "-monitor", "none"]);
+        Self::start(workspace, &scenario.name, command, limit)
+    }
+
     fn start(workspace: &Workspace, name: &str, command: Command, limit: Duration) -> Result<Self> {
         let console = Console::spawn(name, command, &workspace.logs()?, limit)?;
         Ok(Self { console })
@@ -196,11 +231,16 @@ fn boot_command(
         let place = format!("loader,file={file},addr={:#x},force-raw=on", module.address);
         command.args(["-device", &place]);
     }
+    devices(&mut command, scenario);
+    Ok(command)
+}
+
+/// What the scenario's machine has besides.
+fn devices(command: &mut Command, scenario: &Scenario) {
     for slot in 1..=scenario.edu_devices {
         command.args(["-device", &format!("{EDU},addr={slot:#x}")]);
     }
     command.args(&scenario.qemu_args);
-    Ok(command)
 }
 
 fn machine(scenario: &Scenario, more: &str) -> Result<Command> {

@@ -23,6 +23,7 @@
 
 mod control;
 mod rounds;
+mod u_boot;
 
 use std::fs::File;
 use std::ops::Deref;
@@ -80,16 +81,25 @@ impl Machine {
     pub fn boot_with(artifacts: &Artifacts, scenario: &Scenario, limit: Duration) -> Result<Self> {
         let turn = turn(&artifacts.workspace().target("boots.lock"))?;
         let qemu = Qemu::baton(artifacts, scenario, limit)?;
-        let machine = Self {
+        let machine = Self::new(qemu, turn);
+        machine.wait_for_commands()?;
+        Ok(machine)
+    }
+
+    fn new(qemu: Qemu, turn: File) -> Self {
+        Self {
             qemu,
             finished: false,
             untrusted: Vec::new(),
             _turn: turn,
-        };
-        machine.wait_baton("the prompt", PATIENCE, |text| {
+        }
+    }
+
+    /// Waits until Baton takes commands.
+    fn wait_for_commands(&self) -> Result<()> {
+        self.wait_baton("the prompt", PATIENCE, |text| {
             text.contains(" domains, ").then_some(())
-        })?;
-        Ok(machine)
+        })
     }
 
     /// Takes no notice from now on if this domain gives up: it is there to misbehave.
