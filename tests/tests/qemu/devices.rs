@@ -27,31 +27,42 @@ fn domains(name: &str, options: &[&str]) -> Result<Scenario> {
 }
 
 /// Debian's U-Boot and UEFI, built for QEMU's board, start at address 0 as they do there, find their device tree and their flash,
-/// and come to their prompts. U-Boot's environment, saved, is in the flash.
+/// and come to their prompts, with either GIC. U-Boot's environment, saved, is in the flash.
 #[test]
 fn firmware_for_qemu_comes_to_its_prompt() -> Result<()> {
     let firmware = Firmware::ensure(Artifacts::get()?.workspace())?;
-    let mut scenario = Scenario::new("firmware");
-    scenario.domains = vec![
-        DomainSpec::firmware(0, firmware.u_boot),
-        DomainSpec::firmware(1, firmware.uefi),
-    ];
-    let machine = Machine::boot(&scenario, LIMIT)?;
-    machine.wait_domain("d1", "U-Boot's flash", PATIENCE, |line| {
-        line.starts_with("Flash: 64 MiB").then_some(())
-    })?;
-    for prompt in ["[d1] => ", "Shell> "] {
-        machine.wait_prompt(prompt)?;
+    for gic in [3, 2] {
+        let mut scenario = Scenario::new(&format!("firmware-gic{gic}"));
+        scenario.gic = gic;
+        scenario.domains = vec![
+            DomainSpec::firmware(0, firmware.u_boot.clone()),
+            DomainSpec::firmware(1, firmware.uefi.clone()),
+        ];
+        let machine = Machine::boot(&scenario, LIMIT)?;
+        machine.wait_domain("d1", "U-Boot's flash", PATIENCE, |line| {
+            line.starts_with("Flash: 64 MiB").then_some(())
+        })?;
+        // UEFI waits for keys, first when it has cleared the screen, and goes on by itself later.
+        machine.wait_prompt("[d2] \x1b[2J")?;
+        machine.ask("console d2")?;
+        machine.send(ENTER)?;
+        machine.wait_prompt("or any other key to continue")?;
+        machine.send(ENTER)?;
+        for prompt in ["[d1] => ", "Shell> "] {
+            machine.wait_prompt(prompt)?;
+        }
+        demo::enter_baton(&machine)?;
+        // Where QEMU's second bank is; a checksum, then the first variable: "arch".
+        machine.ask("console d1")?;
+        machine.send(&format!("saveenv; md.l 4000004 1{ENTER}"))?;
+        let saved = machine.wait_domain("d1", "its flash's contents", PATIENCE, |line| {
+            line.strip_prefix("04000004: ").map(str::to_owned)
+        })?;
+        assert!(saved.starts_with("68637261"), "{saved}");
+        demo::enter_baton(&machine)?;
+        machine.finish()?;
     }
-    // Where QEMU's second bank is; a checksum, then the first variable: "arch".
-    machine.ask("console d1")?;
-    machine.send(&format!("saveenv; md.l 4000004 1{ENTER}"))?;
-    let saved = machine.wait_domain("d1", "its flash's contents", PATIENCE, |line| {
-        line.strip_prefix("04000004: ").map(str::to_owned)
-    })?;
-    assert!(saved.starts_with("68637261"), "{saved}");
-    demo::enter_baton(&machine)?;
-    machine.finish()
+    Ok(())
 }
 
 /// A bare-metal guest sets its physical timer ahead and to the past: it interrupts, ends a WFI, and reads as the architecture says.
