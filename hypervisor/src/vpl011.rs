@@ -10,6 +10,8 @@
 //! - The receive time-out becomes pending whenever data waits: with no character clock, every
 //!   pause counts as the 32 bit periods of silence the manual asks for. So no data is ever
 //!   stranded below the FIFO's trigger level.
+//! - What is typed while the FIFO is full waits, as it does in front of QEMU's: firmware polls its UART now and then, and
+//!   a pasted line is longer than a FIFO.
 //!
 //! The receiver honours the enable bits; the transmitter doesn't, so that early consoles that
 //! write before any set-up are seen. At reset the UART is enabled, as firmware would leave it,
@@ -25,6 +27,9 @@ pub const WINDOW_SIZE: u64 = 0x1000;
 
 /// Depth of the receive FIFO of revision r1p5 (16 in older ones).
 pub const FIFO_DEPTH: usize = 32;
+
+/// Typed bytes that wait for room in the FIFO, at most.
+pub const WAITING: usize = 512;
 
 const DR: u64 = 0x00;
 const RSR: u64 = 0x04;
@@ -69,6 +74,8 @@ const INT_ALL: u16 = 0x7ff;
 #[derive(Clone, Debug)]
 pub struct Vpl011 {
     receive: ArrayVec<u16, FIFO_DEPTH>,
+    /// Typed, and not in the FIFO yet.
+    waiting: ArrayVec<u8, WAITING>,
     overrun: bool,
     rsr: u8,
     ilpr: u8,
@@ -93,6 +100,7 @@ impl Vpl011 {
     pub const fn new() -> Self {
         Self {
             receive: ArrayVec::new_const(),
+            waiting: ArrayVec::new_const(),
             overrun: false,
             rsr: 0,
             ilpr: 0,
@@ -115,6 +123,23 @@ impl Vpl011 {
     /// Whether [`Self::receive`] would take a byte now.
     pub fn can_receive(&self) -> bool {
         self.is_listening() && self.receive.len() < self.depth()
+    }
+
+    /// A byte was typed: it waits if there is no room for it. Returns whether it was taken; [`Self::receive`] says why it wouldn't be.
+    pub fn deliver(&mut self, byte: u8) -> bool {
+        if self.waiting.is_empty() && self.can_receive() || self.waiting.is_full() {
+            return self.receive(byte);
+        }
+        self.is_listening() && self.waiting.try_push(byte).is_ok()
+    }
+
+    /// What waits goes into the FIFO as far as there is room.
+    fn refill(&mut self) {
+        while self.can_receive()
+            && let Some(byte) = self.waiting.pop_at(0)
+        {
+            self.receive(byte);
+        }
     }
 
     /// A byte arrives on the (absent) wire. Returns whether it was taken.
@@ -207,8 +232,12 @@ impl Vpl011 {
                     self.ris &= !(INT_RX | INT_RT);
                 }
                 self.lcr_h = value;
+                self.refill();
             }
-            CR => self.cr = value as u16 & 0xff87,
+            CR => {
+                self.cr = value as u16 & 0xff87;
+                self.refill();
+            }
             IFLS => {
                 self.ifls = value as u8 & 0x3f;
                 if self.receive.len() < self.trigger() {
@@ -273,6 +302,7 @@ impl Vpl011 {
         } else {
             self.ris |= INT_RT;
         }
+        self.refill();
         u32::from(value)
     }
 
@@ -389,6 +419,47 @@ mod tests {
         assert_eq!((0..40).filter(|n| uart.receive(*n)).count(), 32);
     }
 
+    /// What software reads until nothing is there.
+    fn read_all(uart: &mut Vpl011) -> alloc::vec::Vec<u8> {
+        let mut read = alloc::vec![];
+        while uart.read(FR, W) & u64::from(FR_RXFE) == 0 {
+            read.push(uart.read(DR, W) as u8);
+        }
+        read
+    }
+
+    #[test]
+    fn a_pasted_line_waits_for_a_reader() {
+        let typed: alloc::vec::Vec<u8> = (0..WAITING + FIFO_DEPTH).map(|n| n as u8).collect();
+        let mut uart = with_fifo();
+        assert!(typed.iter().all(|byte| uart.deliver(*byte)));
+        assert_eq!(uart.read(RSR, W), 0);
+        assert!(!uart.deliver(0), "one too many is lost, and recorded");
+        assert_eq!(uart.read(RSR, W), RSR_OE.into());
+        assert_eq!(read_all(&mut uart), typed);
+        // What waits comes after what is in the holding register.
+        let mut uart = Vpl011::new();
+        assert!(b"abc".iter().all(|byte| uart.deliver(*byte)));
+        assert_eq!(uart.read(DR, W), b'a'.into());
+        assert!(uart.deliver(b'd'));
+        assert_eq!(read_all(&mut uart), b"bcd");
+    }
+
+    #[test]
+    fn what_waits_goes_on_waiting_while_nobody_listens() {
+        let mut uart = with_fifo();
+        let enabled = uart.read(CR, W);
+        let typed: alloc::vec::Vec<u8> = (0..50).collect();
+        assert!(typed.iter().all(|byte| uart.deliver(*byte)));
+        uart.write(CR, W, 0);
+        assert!(!uart.deliver(50), "typed to nobody");
+        // Changing the FIFO empties it, but not the wire.
+        uart.write(LCR_H, W, 0x60);
+        assert_ne!(uart.read(FR, W) & u64::from(FR_RXFE), 0);
+        uart.write(CR, W, enabled);
+        assert_eq!(read_all(&mut uart), typed[FIFO_DEPTH..]);
+    }
+
     #[test]
     fn a_disabled_receiver_takes_nothing_and_records_no_overrun() {
         let mut uart = Vpl011::new();
@@ -420,7 +491,7 @@ mod tests {
     proptest! {
         #[test]
         fn random_accesses_keep_the_invariants(
-            steps in proptest::collection::vec((0u8..3, 0u64..0x1010, 0usize..4, any::<u64>()), 0..300)
+            steps in proptest::collection::vec((0u8..4, 0u64..0x1010, 0usize..4, any::<u64>()), 0..300)
         ) {
             let widths = [Width::Byte, Width::Half, Width::Word, Width::Double];
             let mut uart = Vpl011::new();
@@ -432,12 +503,17 @@ mod tests {
                         let sent = uart.write(offset, width, value);
                         prop_assert!(sent.is_none() || offset == DR);
                     }
+                    2 => {
+                        let room = uart.can_receive() || uart.is_listening() && !uart.waiting.is_full();
+                        prop_assert_eq!(uart.deliver(value as u8), room);
+                    }
                     _ => {
                         let could = uart.can_receive();
                         prop_assert_eq!(uart.receive(value as u8), could);
                     }
                 }
                 prop_assert!(uart.receive.len() <= FIFO_DEPTH);
+                prop_assert!(uart.waiting.is_empty() || !uart.can_receive());
                 let mis = uart.read(MIS, Width::Word);
                 prop_assert_eq!(uart.interrupt_level(), mis != 0);
                 let empty = uart.read(FR, Width::Word) & u64::from(FR_RXFE) != 0;

@@ -176,7 +176,7 @@ pub fn receive() {
             for domain in system.domains.iter().filter(|domain| domain.id == id) {
                 if let Some(uart) = &domain.uart {
                     for byte in &bytes {
-                        uart.lock().receive(*byte);
+                        uart.lock().deliver(*byte);
                     }
                 }
                 domain.refresh_uart();
