@@ -19,6 +19,7 @@ pub mod command;
 pub mod console;
 pub mod demo;
 pub mod device_tree;
+pub mod disk;
 pub mod image;
 pub mod initramfs;
 pub mod machine_tree;

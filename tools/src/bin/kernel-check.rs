@@ -46,8 +46,9 @@ fn run() -> io::Result<()> {
         let number = value.map(str::parse).transpose();
         number.map_err(|error| io::Error::other(format!("{name}: {error}")))
     };
+    let efi = fs::exists("/sys/firmware/efi").unwrap_or(false);
     say(&format!(
-        "kernel release={} cpus={}",
+        "kernel release={} cpus={} efi={efi}",
         system::kernel(),
         online()?.len()
     ));
