@@ -92,6 +92,7 @@ fn u_boot_starts_it_with_a_tree_made_by_hand() -> Result<()> {
             }
         }
         let machine = Machine::boot_from_u_boot(&scenario, &disk, &commands, LIMIT)?;
+        assert_eq!(machine.errors(), [""; 0]);
         let lines = machine.lines();
         let moved = |line: &String| line.starts_with("Moving Image from 0x42080000 to 0x42200000");
         assert_eq!(lines.iter().any(moved), gic == 2);
@@ -104,7 +105,6 @@ fn u_boot_starts_it_with_a_tree_made_by_hand() -> Result<()> {
         let done = machine.done("d1")?;
         let found = ["jobs", "wrong"].map(|key| number(&done, key));
         assert_eq!(found, [2, 0], "{done:?}");
-        assert_eq!(machine.errors(), [""; 0]);
         machine.finish()?;
     }
     Ok(())
