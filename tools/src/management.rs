@@ -3,6 +3,7 @@
 //! The protocol is the console's (`docs/guides/console.md`): a line, and lines back up to `ok` or `error: …`. Whoever used the port before may
 //! have left in the middle of an answer, so a conversation begins with a word that nobody else says: its own error is where the past ends.
 
+use base64ct::{Base64, Encoding as _};
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 /// The port, from this end.
@@ -12,6 +13,9 @@ pub struct Management<T> {
 
 /// Lines to be skipped at most until the past has ended: more than any answer has but a record's.
 const PAST: usize = 100_000;
+
+/// Bytes of a file in a line of 200, which a command has at most: whole groups of base64.
+const PART: usize = 138;
 
 impl<T: Read + Write> Management<T> {
     /// Begins a conversation; `word` is nobody else's, and no command.
@@ -56,6 +60,24 @@ impl<T: Read + Write> Management<T> {
             }
             line(&told);
         }
+    }
+
+    /// Gives a file, in lines of base64; what is answered to each isn't shown.
+    ///
+    /// # Errors
+    /// As for [`Self::ask`].
+    pub fn give(&mut self, file: &[u8]) -> io::Result<Result<(), String>> {
+        let mut offset = 0;
+        for part in file.chunks(PART) {
+            let mut buffer = [0; PART / 3 * 4];
+            let text = Base64::encode(part, &mut buffer).map_err(io::Error::other)?;
+            let told = self.ask(&format!("file put {offset} {text}"), |_| ())?;
+            if told.is_err() {
+                return Ok(told);
+            }
+            offset += part.len();
+        }
+        Ok(Ok(()))
     }
 
     fn say(&mut self, line: &str) -> io::Result<()> {
@@ -105,6 +127,8 @@ mod tests {
                     "" => "",
                     "two" => "first\nsecond\nok\n",
                     "none" => "ok\n",
+                    "file put 276 eA==" => "error: full\n",
+                    put if put.starts_with("file put ") && put.len() <= 200 => "file bytes=1\nok\n",
                     _ => &format!("error: unknown command `{line}`, try help\n"),
                 };
                 self.from.extend(answer.bytes());
@@ -140,6 +164,30 @@ mod tests {
                 assert_eq!(error.unwrap_err(), "unknown command `three`, try help");
             }
         }
+    }
+
+    #[test]
+    fn a_file_goes_in_lines_of_base64() {
+        let mut management = Management::begin(fake(""), "word").unwrap();
+        let before = management.terminal.get_ref().said.len();
+        let file: Vec<u8> = (0..300u32).map(|at| at as u8).collect();
+        assert_eq!(management.give(&file).unwrap(), Ok(()));
+        let said = management.terminal.get_ref().said[before..].to_vec();
+        let mut found = Vec::new();
+        for line in String::from_utf8(said).unwrap().lines() {
+            let (offset, text) = line
+                .strip_prefix("file put ")
+                .unwrap()
+                .split_once(' ')
+                .unwrap();
+            assert_eq!(offset.parse(), Ok(found.len()));
+            let mut buffer = [0; 200];
+            found.extend_from_slice(Base64::decode(text, &mut buffer).unwrap());
+        }
+        assert_eq!(found, file);
+        // The first refusal ends it.
+        let file = [[0; 276].as_slice(), b"x"].concat();
+        assert_eq!(management.give(&file).unwrap(), Err("full".to_owned()));
     }
 
     #[test]

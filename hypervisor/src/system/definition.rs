@@ -4,16 +4,22 @@
 
 use super::domain::Domain;
 use super::lifecycle::{self, Refused};
+use super::passthrough::Given;
+use super::{System, load};
+use crate::arch;
 use alloc::vec::Vec;
 use coproc_core::id::DomainId;
 use hypervisor::config::domains::file::{self, Found, Ground, Place};
-use hypervisor::config::{CoprocConfig, PoolConfig};
+use hypervisor::config::{CoprocConfig, DomainConfig, PoolConfig};
 use hypervisor::console::file::{File, FileError};
 use hypervisor::devicetree::Region;
 use spin::Mutex;
 
 /// The file, as far as it has come. Commands are carried out one at a time, so nobody waits for it.
 static FILE: Mutex<File> = Mutex::new(File::new());
+
+/// Bytes of EL2's heap that are left to others when a domain gets a place.
+const HEAP: usize = 1 << 20;
 
 /// What was described at boot, and can be referred to.
 pub struct Described {
@@ -41,36 +47,76 @@ pub enum Unread {
     File(FileError),
     /// The domain.
     Domain(Refused),
+    /// There is no place for one more.
+    NoPlace,
 }
 
-/// Has the domain built from what `owner`'s file says of it, from now on; then the file is gone. If there is a mistake, it's in what was found, and nothing
-/// has changed.
+/// Has a domain built from what `owner`'s file says of it, from now on; then the file is gone. One that wasn't known gets a place. If there is a mistake, it's in
+/// what was found, and nothing has changed.
 ///
 /// # Errors
 /// [`Unread`]; nothing has changed.
-pub fn define(owner: Option<DomainId>, domain: &Domain) -> Result<Found, Unread> {
+pub fn define(owner: Option<DomainId>, id: DomainId) -> Result<Found, Unread> {
     let mut given = FILE.lock();
     let blob = given.get(owner).map_err(Unread::File)?;
     let Some(system) = super::get() else {
-        return Err(Unread::File(FileError::None));
+        return Err(Unread::NoPlace);
     };
-    let described = &system.described;
-    let read = |now: &_| {
-        let ground = Ground {
-            machine: &system.machine,
-            coprocs: &described.coprocs,
-            pools: &described.pools,
-            modules: &described.modules,
-            place: Some(Place {
-                config: now,
-                vcpus: domain.vcpus.len() as u32,
-            }),
-        };
-        file::read(blob, domain.id, &ground)
+    let mut domains = system.domains.iter();
+    let found = match domains.find(|domain| domain.id == id) {
+        Some(domain) => change(system, domain, blob).map_err(Unread::Domain)?,
+        None => add(system, id, blob)?,
     };
-    let found = lifecycle::define(domain, read, &described.running).map_err(Unread::Domain)?;
     if found.errors.is_empty() {
         given.end();
     }
     Ok(found)
+}
+
+fn ground<'a>(system: &'a System, place: Option<Place<'a>>) -> Ground<'a> {
+    let described = &system.described;
+    Ground {
+        machine: &system.machine,
+        coprocs: &described.coprocs,
+        pools: &described.pools,
+        modules: &described.modules,
+        place,
+    }
+}
+
+fn change(system: &System, domain: &Domain, blob: &[u8]) -> Result<Found, Refused> {
+    let vcpus = domain.vcpus.len() as u32;
+    let read = |config: &_| {
+        let place = Place { config, vcpus };
+        file::read(blob, domain.id, &ground(system, Some(place)))
+    };
+    lifecycle::define(domain, read, &system.described.running)
+}
+
+/// A place can't be given back, so it is made last.
+fn add(system: &'static System, id: DomainId, blob: &[u8]) -> Result<Found, Unread> {
+    let (used, all) = arch::heap::heap_use();
+    if system.domains.room() == 0 || all.saturating_sub(used) < HEAP {
+        return Err(Unread::NoPlace);
+    }
+    let mut found = file::read(blob, id, &ground(system, None));
+    let Some(config) = found.domain.take() else {
+        return Ok(found);
+    };
+    let given = Given::default();
+    match load::place(&config, &system.described.running, given) {
+        Ok(domain) => {
+            if let Some((position, domain)) = system.domains.add(domain) {
+                load::introduce(position, domain);
+            }
+            tell(&config);
+        }
+        Err(error) => found.errors.push(error),
+    }
+    Ok(found)
+}
+
+/// Says what is in force now.
+pub fn tell(config: &DomainConfig) {
+    log::info!("{}: a file's {} is in force", config.id, config.path);
 }

@@ -7,7 +7,7 @@
 use super::domain::Domain;
 use super::load::{self, Cursor, Images};
 use super::sharing::Instance;
-use super::{FRAMES, attachment, passthrough, processors};
+use super::{FRAMES, attachment, definition, passthrough, processors};
 use crate::arch::{self, timer};
 use coproc_core::time::{Duration, Instant};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -125,7 +125,7 @@ pub fn attend() {
     BUSY.store(false, Ordering::SeqCst);
     let mut left = false;
     let mut working = false;
-    for domain in &system.domains {
+    for domain in system.domains.iter() {
         let Some(mut control) = domain.control.try_lock() else {
             // Another CPU is at it, or somebody asks for something.
             left = true;
@@ -435,11 +435,7 @@ pub fn define(
     }
     domain.reshape(&config);
     control.life.define(config.restart);
-    log::info!(
-        "{}: will be built from {} of a file",
-        domain.id,
-        config.path
-    );
+    definition::tell(&config);
     control.config = config;
     Ok(found)
 }

@@ -14,7 +14,7 @@ use super::passthrough::{self, Given};
 use super::schedule;
 use super::sharing::{Instance, Link};
 use super::tables::TableFrames;
-use super::{FRAMES, console, shared_memory};
+use super::{FRAMES, shared_memory};
 use crate::arch::gic::interface;
 use crate::arch::{context, gic, memory, timer};
 use alloc::format;
@@ -100,7 +100,6 @@ pub fn place(
         )
     };
     let vcpus = added?.into_iter().enumerate().map(vcpu).collect();
-    console::add_domain(config.id);
     let bus = VirtualBus::new(windows(), layout::ECAM_SIZE);
     Ok(Domain::new(config.clone(), vcpus, bus, given))
 }
@@ -506,15 +505,12 @@ pub fn give_back(domain: &Domain, vmid: &mut Option<u8>) {
     }
 }
 
-/// Tells all vCPUs of the system who they are, and their pools.
-pub fn distribute(domains: &'static [Domain]) {
-    passthrough::distribute(domains);
-    for (position, domain) in domains.iter().enumerate() {
-        for vcpu in &domain.vcpus {
-            let member = schedule::Member { domain, vcpu };
-            vcpu.set_number(position);
-            vcpu.registers.belong_to(member);
-            schedule::enlist(member);
-        }
+/// Tells the vCPUs of the domain at this position of the system's list who they are, and their pool.
+pub fn introduce(position: usize, domain: &'static Domain) {
+    for vcpu in &domain.vcpus {
+        let member = schedule::Member { domain, vcpu };
+        vcpu.set_number(position);
+        vcpu.registers.belong_to(member);
+        schedule::enlist(member);
     }
 }

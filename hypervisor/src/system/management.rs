@@ -53,9 +53,7 @@ fn position(id: CoprocId) -> Option<(usize, &'static Instance)> {
 }
 
 fn find_domain(id: DomainId) -> Result<&'static Domain, ManagementError> {
-    let domains = super::get().map_or(&[][..], |system| &system.domains);
-    domains
-        .iter()
+    super::domains()
         .find(|domain| domain.id == id)
         .ok_or(ManagementError::NoDomain(id))
 }
@@ -351,8 +349,7 @@ impl Management for Face {
     }
 
     fn device(&mut self, index: usize) -> Option<DeviceReport> {
-        let domains = super::get().map_or(&[][..], |system| &system.domains);
-        domains.iter().flat_map(passthrough::list).nth(index)
+        super::domains().flat_map(passthrough::list).nth(index)
     }
 
     fn pool(&mut self, index: usize) -> Option<PoolReport> {
@@ -437,10 +434,14 @@ impl Management for Face {
     }
 
     fn define(&mut self, domain: DomainId) -> Result<Definition, ManagementError> {
-        let found = definition::define(self.0, find_domain(domain)?);
+        let found = definition::define(self.0, domain);
         let found = found.map_err(|error| match error {
             Unread::File(error) => error.into(),
             Unread::Domain(why) => refused(why),
+            Unread::NoPlace => failed(
+                &"no place is left for a new domain",
+                "use the number of one that is gone",
+            ),
         })?;
         Ok(Definition {
             mistakes: found.errors,

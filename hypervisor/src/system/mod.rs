@@ -59,6 +59,7 @@ mod messages;
 pub mod node;
 pub mod passthrough;
 pub mod pci;
+pub mod places;
 pub mod processors;
 pub mod recording;
 pub mod schedule;
@@ -93,8 +94,8 @@ pub struct System {
     pub instances: Vec<sharing::Instance>,
     /// Memory that domains share.
     pub shared: Vec<shared_memory::Region>,
-    /// A place for each domain that is configured; whether it is there, its state tells.
-    pub domains: Vec<domain::Domain>,
+    /// A place for each domain that was ever configured; whether it is there, its state tells.
+    pub domains: places::Places,
 }
 
 static SYSTEM: Once<System> = Once::new();
@@ -104,6 +105,11 @@ pub static FRAMES: Mutex<Frames> = Mutex::new(Frames::new());
 /// Makes the system known to all CPUs.
 pub fn publish(system: System) -> &'static System {
     SYSTEM.call_once(|| system)
+}
+
+/// All domains that have a place, once the system is complete.
+pub fn domains() -> impl Iterator<Item = &'static domain::Domain> {
+    get().into_iter().flat_map(|system| system.domains.iter())
 }
 
 /// The system, once it is complete.

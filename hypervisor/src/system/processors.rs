@@ -49,10 +49,8 @@ pub fn pool(index: usize) -> Option<PoolReport> {
 
 /// The vCPU at `index`, of all domains in order.
 pub fn vcpu(index: usize) -> Option<VcpuReport> {
-    let domains = super::get().map_or(&[][..], |system| &system.domains);
-    let mut all = domains
-        .iter()
-        .flat_map(|domain| domain.vcpus.iter().map(move |vcpu| (domain, vcpu)));
+    let mut all =
+        super::domains().flat_map(|domain| domain.vcpus.iter().map(move |vcpu| (domain, vcpu)));
     let (domain, vcpu) = all.nth(index)?;
     let shared = schedule::pools().get(vcpu.pool)?;
     let (report, cpus) = {
@@ -209,9 +207,7 @@ fn set_all(
 }
 
 fn find(id: DomainId) -> Result<&'static Domain, ManagementError> {
-    let domains = super::get().map_or(&[][..], |system| &system.domains);
-    let mut found = domains.iter();
-    found
+    super::domains()
         .find(|domain| domain.id == id)
         .ok_or(ManagementError::NoDomain(id))
 }

@@ -569,10 +569,7 @@ pub fn program_timer() {
 /// The domains whose devices this CPU's timer looks after.
 fn looked_after(cpu: &Cpu) -> impl Iterator<Item = &'static Domain> {
     let index = cpu.index();
-    let domains = super::get().map_or(&[][..], |system| &system.domains);
-    domains
-        .iter()
-        .filter(move |domain| domain.has_time_kept_on(index))
+    super::domains().filter(move |domain| domain.has_time_kept_on(index))
 }
 
 /// Sets this CPU's timer to the earliest thing it has to do.

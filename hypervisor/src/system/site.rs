@@ -2,7 +2,7 @@
 
 use super::domain::Domain;
 use super::sharing::Instance;
-use super::{discovery, firmware, lifecycle, load, passthrough, schedule, shared_memory};
+use super::{console, discovery, firmware, lifecycle, load, passthrough, schedule, shared_memory};
 use crate::arch::gic::Gic;
 use alloc::vec::Vec;
 use core::fmt;
@@ -105,6 +105,7 @@ impl startup::Site for Site<'_> {
     fn place(&mut self, config: &DomainConfig) -> Result<(), Error> {
         let given = passthrough::prepare(config, self.host, &mut self.windows, &mut self.used)?;
         let domain = load::place(config, &self.running, given)?;
+        console::add_domain(config.id);
         self.domains.push(domain);
         Ok(())
     }

@@ -3,6 +3,8 @@
 use super::definition::Described;
 use super::entropy;
 use super::firmware;
+use super::passthrough;
+use super::places::Places;
 use super::site::{Console, Site};
 use super::{
     FRAMES, System, boot, console, devices, discovery, interrupts, lifecycle, load, pci, schedule,
@@ -151,9 +153,12 @@ pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
         gic: Mutex::new(gic),
         instances,
         shared,
-        domains,
+        domains: Places::new(domains),
     });
-    load::distribute(&system.domains);
+    passthrough::distribute(system.domains.iter());
+    for (position, domain) in system.domains.iter().enumerate() {
+        load::introduce(position, domain);
+    }
     let (used, heap) = arch::heap::heap_use();
     log::info!(
         "{} domains, {} coprocs; {} MiB free; heap {} of {} KiB",
@@ -169,7 +174,7 @@ pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
     );
     console::listen();
     ONLINE.fetch_or(1 << 31, Ordering::SeqCst);
-    for domain in &system.domains {
+    for domain in system.domains.iter() {
         if lifecycle::start(domain) {
             log::info!("{}: starts ({})", domain.id, domain.path);
         }

@@ -14,8 +14,9 @@ use std::format;
 use std::time::Duration;
 use vm_fdt::FdtWriter;
 
-/// A file with domain 2.
+/// A file with a domain.
 struct File {
+    number: u32,
     cpus: u32,
     memory: u64,
     /// Where its kernel is.
@@ -27,6 +28,7 @@ struct File {
 
 /// As it is at boot.
 const BOOT: File = File {
+    number: 2,
     cpus: 1,
     memory: MEMORY,
     kernel: kernel_at(2),
@@ -47,7 +49,9 @@ impl File {
                         });
                     }
                 });
-                node(fdt, "domain@2", |fdt| self.write(fdt));
+                node(fdt, &format!("domain@{:x}", self.number), |fdt| {
+                    self.write(fdt);
+                });
             });
         });
         fdt.finish().unwrap()
@@ -79,7 +83,7 @@ impl File {
             offset += part.len();
             assert!(said.contains(&format!("file bytes={offset}")), "{said}");
         }
-        command("domain define d2")
+        command(&format!("domain define d{}", self.number))
     }
 }
 
@@ -256,5 +260,79 @@ fn a_coproc_is_given_and_taken_by_a_file() {
             gone.contains("coproc@1: reg: 1; expected the number of a coproc of this"),
             "{gone}"
         );
+    });
+}
+
+/// A number that boot knew nothing of: a domain with a place of its own, on a CPU that it shares, and with a console.
+#[test]
+fn a_new_domain_comes_from_a_file() {
+    in_own_process(|| {
+        let [_, cpu] = boards::two(Version::V3, A76);
+        let new = File {
+            number: 9,
+            memory: MEMORY * 2,
+            bootargs: "new=9",
+            coproc: Some(2),
+            ..BOOT
+        };
+        let known = || {
+            let said = command("domains");
+            said.lines()
+                .filter(|line| line.contains("domain id="))
+                .count()
+        };
+        // There's no coproc: nothing of it is known then.
+        let said = new.define();
+        assert!(said.contains("2 mistakes, nothing was changed"), "{said}");
+        assert!(command("domain create d9").contains("error: no domain d9"));
+        assert_eq!(known(), 2);
+        let new = File {
+            coproc: None,
+            ..new
+        };
+        // Nor where its pool has no CPU for it.
+        command("pool set 0 scheduler null");
+        let said = new.define();
+        let refused = "mistake /chosen/domain@9: ";
+        assert!(
+            said.contains(refused) && said.contains("in pool 0 (null)"),
+            "{said}"
+        );
+        assert_eq!(known(), 2);
+        command("pool set 0 scheduler weighted");
+        let said = new.define();
+        assert!(said.contains(DONE), "{said}");
+        assert_eq!(known(), 3);
+        let said = command("domain create d9");
+        assert!(
+            said.contains("d9: created, starts (/chosen/domain@9)"),
+            "{said}"
+        );
+        destroy();
+        let expected = (MEMORY * 2, Some(first_word(2)), String::from("new=9"));
+        assert_eq!(found(cpu), expected);
+        assert!(command("console d9").contains("input to d9"));
+        fake::type_in("\u{1}\u{1}\u{1}");
+        // It can be changed like any other.
+        assert!(command("domain destroy d9").contains("d9: destroyed"));
+        let said = File {
+            bootargs: "again",
+            ..new
+        }
+        .define();
+        assert!(said.contains(DONE), "{said}");
+        command("domain create d9");
+        assert_eq!(found(cpu).2, "again");
+        assert_eq!(known(), 3);
+
+        // Until there is no place left.
+        for number in 10..41 {
+            let said = File { number, ..new }.define();
+            assert!(said.contains(DONE), "{number}: {said}");
+        }
+        let said = File { number: 41, ..new }.define();
+        let full = "error: no place is left for a new domain, use the number of one that is gone";
+        assert!(said.contains(full), "{said}");
+        assert_eq!(known(), 34);
     });
 }

@@ -14,3 +14,14 @@ mod neighbours;
 mod rules;
 #[cfg(feature = "sharing")]
 mod sharing;
+
+use crate::system::domain::Domain;
+use crate::system::places::Places;
+
+impl core::ops::Index<usize> for Places {
+    type Output = Domain;
+
+    fn index(&self, position: usize) -> &Domain {
+        self.get(position).expect("a domain")
+    }
+}

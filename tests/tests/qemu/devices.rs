@@ -1,21 +1,34 @@
 //! The devices that a domain expects of its board, seen by an unmodified Linux.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
-use baton_tests::{LIMIT, Machine, PATIENCE, number, text};
+use anyhow::{Context as _, Result, ensure};
+use baton_tests::{LIMIT, Machine, PATIENCE, number, poll, text};
 use qemu_boot::demo::{self, ENTER};
+use qemu_boot::device_tree::{Node, Tree};
+use qemu_boot::machine_tree::{Defaults, Module, configure};
 use qemu_boot::report::Record;
 use qemu_boot::scenario::{Action, Edit};
 use qemu_boot::setup::firmware::Firmware;
 use qemu_boot::{Artifacts, CoprocSpec, DomainSpec, Scenario, SharedMemorySpec, bench};
 
-/// Domains whose init is the program `devices`, with these options.
-fn domains(name: &str, options: &[&str]) -> Result<Scenario> {
+use crate::lifecycle::Program;
+
+/// Their initial RAM file system, with this file.
+fn ramdisk(name: &str, file: Option<(&str, &[u8])>) -> Result<PathBuf> {
     let artifacts = Artifacts::get()?;
     let mut archive = artifacts.initramfs_with("devices")?;
     archive.file("bin/batonctl", 0o755, &artifacts.program("batonctl")?)?;
-    let ramdisk = artifacts.save_initramfs("devices", archive)?;
+    if let Some((path, bytes)) = file {
+        archive.file(path, 0o644, bytes)?;
+    }
+    artifacts.save_initramfs(name, archive)
+}
+
+/// Domains whose init is the program `devices`, with these options.
+fn domains(name: &str, options: &[&str]) -> Result<Scenario> {
+    let ramdisk = ramdisk("devices", None)?;
     let mut scenario = Scenario::new(name);
     for (cpu, options) in (0..).zip(options) {
         let mut domain = DomainSpec::linux(cpu, &format!("quiet panic=-1 {options}"));
@@ -117,6 +130,30 @@ fn domains_share_memory_and_ring_each_other() -> Result<()> {
     machine.finish()
 }
 
+/// A file with domains 3 and 4, whose kernel lies there. Each has 16 MiB.
+fn definitions(kernel: &Module) -> Result<Vec<u8>> {
+    let mut tree = Tree::default();
+    let mut chosen = Node::new("chosen");
+    for number in [3, 4] {
+        let mut node = Node::new(format!("domain@{number}"));
+        node.set_strings("compatible", &["xen,domain"])
+            .set_cells("#address-cells", &[2])
+            .set_cells("#size-cells", &[2])
+            .set_cells("cpus", &[1])
+            .set_cells("memory", &[0, 16 << 10])
+            .set("vpl011", []);
+        let mut module = Node::new("module");
+        let place = [kernel.address, kernel.size].map(u64::to_be_bytes);
+        module
+            .set_strings("compatible", &["multiboot,kernel"])
+            .set("reg", place.as_flattened());
+        node.children.push(module);
+        chosen.children.push(node);
+    }
+    tree.root.children.push(chosen);
+    tree.to_blob()
+}
+
 /// A domain with `baton,control` asks and does from a program what a person does on the console; one without can't.
 #[test]
 fn a_domain_that_may_manages_baton() -> Result<()> {
@@ -126,6 +163,27 @@ fn a_domain_that_may_manages_baton() -> Result<()> {
     });
     scenario.edu_devices = 1;
     scenario.coprocs.push(CoprocSpec::edu(1));
+    // A third one isn't started; the first one defines it anew, and a fourth one, from a file that it has.
+    let small = Program::says("small").calls(Program::SYSTEM_OFF);
+    let small = small.domain("managed", 1)?;
+    let kernel = small.kernel.clone().context("its kernel")?;
+    scenario.domains.push(small);
+    let disabled = Edit::string("/chosen/domain@3", "status", "disabled");
+    scenario.edits.push(disabled);
+    let own = |module: &Module| {
+        let file = definitions(module)?;
+        ramdisk("management", Some(("etc/domains.dtb", &file)))
+    };
+    // Of the same size as the file in the end, which says where things are.
+    let (file, address, size) = (kernel.clone(), 0, 0);
+    scenario.domains[0].ramdisk = Some(own(&Module {
+        file,
+        address,
+        size,
+    })?);
+    let module = module(&scenario, &kernel)?;
+    own(&module)?;
+    ensure!(self::module(&scenario, &kernel)? == module, "it moved");
     let machine = Machine::boot(&scenario, LIMIT)?;
     let ended = |name: &str, command: &str| {
         machine.wait_domain(name, command, PATIENCE, |line| {
@@ -134,12 +192,17 @@ fn a_domain_that_may_manages_baton() -> Result<()> {
         })
     };
     let expected = [
-        ("domains", 0, 2),
+        ("domains", 0, 3),
         ("coproc_set_0_slice-us_7000", 0, 0),
         ("coproc_set_0_slice-us_none", 1, 0),
         ("domain_pause_d2", 0, 0),
         ("coproc_query_0", 0, 3),
         ("vcpu_list_d2", 0, 1),
+        ("domain_define_d2_/etc/domains.dtb", 1, 0),
+        ("domain_define_d3_/etc/domains.dtb", 0, 0),
+        ("domain_create_d3", 0, 0),
+        ("domain_define_d4_/etc/domains.dtb", 0, 0),
+        ("domain_create_d4", 0, 0),
     ];
     for (command, status, lines) in expected {
         let found = ended("d1", command)?;
@@ -151,6 +214,7 @@ fn a_domain_that_may_manages_baton() -> Result<()> {
     assert!(number(&file, "lines") > 52, "help twice: {file:?}");
     for said in [
         "manage> settings coproc=0 slice_ns=7000000",
+        "manage! error: a domain that is paused can't be defined, `domains` tells its state",
         "manage! error: unknown command `nonsense`",
     ] {
         machine.wait_domain("d1", said, PATIENCE, |line| {
@@ -161,8 +225,19 @@ fn a_domain_that_may_manages_baton() -> Result<()> {
     let asked = machine.ask("coproc query 0")?;
     let changed = |line: &String| line.contains("slice_ns=7000000");
     assert!(asked.iter().any(changed), "{asked:?}");
-    let paused = machine.domains()?;
-    assert_eq!(paused[1], ("d2".to_owned(), "paused".to_owned()));
+    let state = |name: &str, state: &str| (name.to_owned(), state.to_owned());
+    assert_eq!(machine.domains()?[1], state("d2", "paused"));
+    // The boot knew of a third one of 8 MiB, and of no fourth one.
+    for name in ["d3", "d4"] {
+        machine.wait_domain(name, "its line", PATIENCE, |line| {
+            (line == "small").then_some(())
+        })?;
+        let own = format!("domain id={name} state=off vcpus=1 memory_mib=16 ");
+        poll(&own, PATIENCE, || {
+            let told = machine.ask("domains")?.join("\n");
+            Ok(told.contains(&own).then_some(()))
+        })?;
+    }
     machine.wait_baton("who did it", PATIENCE, |line| {
         line.contains("d1: domain pause d2").then_some(())
     })?;
@@ -170,6 +245,20 @@ fn a_domain_that_may_manages_baton() -> Result<()> {
     let refused = ended("d2", "domains")?;
     assert_eq!(number(&refused, "status"), 2);
     machine.finish()
+}
+
+/// Where the boot loader puts a file.
+fn module(scenario: &Scenario, file: &Path) -> Result<Module> {
+    let artifacts = Artifacts::get()?;
+    let defaults = Defaults {
+        kernel: artifacts.kernel.image.clone(),
+        ramdisk: artifacts.initramfs.clone(),
+    };
+    let mut scenario = scenario.clone();
+    scenario.edits.clear();
+    let modules = configure(&mut Tree::default(), &scenario, &defaults)?;
+    let mut found = modules.into_iter().filter(|module| module.file == file);
+    found.next().context("a file of no domain")
 }
 
 /// The clock shows the machine's time and its alarm interrupts; the watchdog lets a domain live as long as it is fed, restarts it

@@ -13,6 +13,9 @@ use crate::sharing;
 pub struct Program(Vec<u32>);
 
 impl Program {
+    /// PSCI's.
+    pub const SYSTEM_OFF: u64 = 0x8400_0008;
+
     /// Prints a line on the domain's UART.
     pub fn says(line: &str) -> Self {
         let mut program = Self(Vec::new());
@@ -74,8 +77,6 @@ impl Program {
     }
 }
 
-const SYSTEM_OFF: u64 = 0x8400_0008;
-
 /// The state of a domain becomes this.
 fn until(machine: &Machine, name: &str, state: &str) -> Result<()> {
     poll(&format!("{name} {state}"), PATIENCE, || {
@@ -114,7 +115,7 @@ fn a_thousand_rounds_leave_nothing_behind() -> Result<()> {
     let mut scenario = Scenario::new("rounds");
     scenario.edu_devices = 1;
     scenario.coprocs.push(CoprocSpec::edu(1));
-    let guest = Program::says("tiny").calls(SYSTEM_OFF);
+    let guest = Program::says("tiny").calls(Program::SYSTEM_OFF);
     scenario
         .domains
         .push(guest.domain("off", 0)?.with_coproc(0));
@@ -156,7 +157,7 @@ fn lives_begin_and_end_while_another_domain_works() -> Result<()> {
     let options = ["mode=stress jobs=1000000", "mode=stress jobs=3 reboot=1"];
     let mut scenario = sharing("lives", &options);
     let crash = Program::says("jump").jumps(0x2_0000_0000);
-    let off = Program::says("tiny").calls(SYSTEM_OFF);
+    let off = Program::says("tiny").calls(Program::SYSTEM_OFF);
     scenario.domains.push(crash.domain("crash", 1)?);
     scenario.domains.push(off.domain("disabled", 1)?);
     scenario.edits.extend([

@@ -17,6 +17,8 @@ const NODE: &str = "/proc/device-tree/pl011@9040000";
 const PATIENCE: Duration = Duration::from_secs(10);
 const USAGE: &str = "\
 usage: batonctl COMMAND...     one command, such as: batonctl coproc query
+       batonctl domain define dN FILE
+                               has domain N built from this compiled device tree
        batonctl < FILE         a command in each line
 `batonctl help` lists the commands. BATON_PORT names another terminal than /dev/ttyAMA1.";
 
@@ -38,6 +40,11 @@ fn main() -> ExitCode {
 
 fn run(words: &[String]) -> io::Result<bool> {
     let mut management = open()?;
+    if let [domain, define, name, file] = words
+        && (domain.as_str(), define.as_str()) == ("domain", "define")
+    {
+        return self::define(&mut management, name, file);
+    }
     if !words.is_empty() {
         return ask(&mut management, &words.join(" "));
     }
@@ -60,6 +67,16 @@ fn open() -> io::Result<Management<Terminal>> {
     let terminal = Terminal::open(path, PATIENCE).map_err(named)?;
     let word = format!("batonctl-{}", std::process::id());
     Management::begin(terminal, &word).map_err(named)
+}
+
+/// Likewise.
+fn define(management: &mut Management<Terminal>, name: &str, file: &str) -> io::Result<bool> {
+    let named = |error| io::Error::other(format!("{file}: {error}"));
+    if let Err(error) = management.give(&std::fs::read(file).map_err(named)?)? {
+        eprintln!("error: {error}");
+        return Ok(false);
+    }
+    ask(management, &format!("domain define {name}"))
 }
 
 /// Returns whether it was carried out.

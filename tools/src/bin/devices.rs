@@ -62,13 +62,18 @@ fn run() -> io::Result<()> {
 }
 
 /// What it asks, one program for each, and at last all of a file by one.
-const COMMANDS: [&str; 6] = [
+const COMMANDS: [&str; 11] = [
     "domains",
     "coproc set 0 slice-us 7000",
     "coproc query 0",
     "coproc set 0 slice-us none",
     "domain pause d2",
     "vcpu list d2",
+    "domain define d2 /etc/domains.dtb",
+    "domain define d3 /etc/domains.dtb",
+    "domain create d3",
+    "domain define d4 /etc/domains.dtb",
+    "domain create d4",
 ];
 
 fn manage() -> io::Result<()> {

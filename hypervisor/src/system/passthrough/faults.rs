@@ -23,8 +23,7 @@ pub(super) struct Told {
 /// The IOMMU has records: those of devices here are noted.
 pub fn collect() {
     let Some(iommu) = boot::iommu() else { return };
-    let domains = crate::system::get().map_or(&[][..], |system| &system.domains);
-    for domain in domains {
+    for domain in crate::system::domains() {
         for device in &domain.given.devices {
             for stream in &device.streams {
                 let faults = iommu.lock().take_faults(*stream);

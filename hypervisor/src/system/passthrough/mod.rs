@@ -172,8 +172,8 @@ pub fn prepare(
 }
 
 /// Says to interrupts whose they are. Once, before anything starts.
-pub fn distribute(domains: &[Domain]) {
-    for (position, domain) in domains.iter().enumerate() {
+pub fn distribute<'a>(domains: impl Iterator<Item = &'a Domain>) {
+    for (position, domain) in domains.enumerate() {
         for (index, wire) in domain.given.wires.iter().enumerate() {
             let number = position.wrapping_shl(LINE_BITS) | index;
             if let Some(owner) = OWNERS.get(wire.interrupt.intid.0 as usize) {
