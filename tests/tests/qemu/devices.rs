@@ -11,7 +11,7 @@ use qemu_boot::machine_tree::{Defaults, Module, configure};
 use qemu_boot::report::Record;
 use qemu_boot::scenario::{Action, Edit};
 use qemu_boot::setup::firmware::Firmware;
-use qemu_boot::{Artifacts, CoprocSpec, DomainSpec, Scenario, SharedMemorySpec, bench};
+use qemu_boot::{Artifacts, CoprocSpec, DomainSpec, Scenario, SharedMemorySpec, bench, disk};
 
 use crate::lifecycle::Program;
 
@@ -40,17 +40,31 @@ fn domains(name: &str, options: &[&str]) -> Result<Scenario> {
 }
 
 /// Debian's U-Boot and UEFI, built for QEMU's board, start at address 0 as they do there, find their device tree and their flash,
-/// and come to their prompts, with either GIC. U-Boot's environment, saved, is in the flash.
+/// and come to their prompts, with either GIC. U-Boot's environment, saved, is in the flash. Each boots Debian's kernel from an NVMe disk of its own
+/// (with a GICv3).
 #[test]
 fn firmware_for_qemu_comes_to_its_prompt() -> Result<()> {
-    let firmware = Firmware::ensure(Artifacts::get()?.workspace())?;
+    let artifacts = Artifacts::get()?;
+    let firmware = Firmware::ensure(artifacts.workspace())?;
+    let disk = artifacts.workspace().images()?.join("firmware.img");
+    let kernel = std::fs::read(&artifacts.kernel.image)?;
+    let ramdisk = artifacts.initramfs_with("kernel-check")?.finish()?;
+    disk::fat(&disk, DISK_BYTES, &[(KERNEL, &kernel), (RAMDISK, &ramdisk)])?;
     for gic in [3, 2] {
         let mut scenario = Scenario::new(&format!("firmware-gic{gic}"));
         scenario.gic = gic;
-        scenario.domains = vec![
-            DomainSpec::firmware(0, firmware.u_boot.clone()),
-            DomainSpec::firmware(1, firmware.uefi.clone()),
-        ];
+        for (file, slot) in [&firmware.u_boot, &firmware.uefi].into_iter().zip(1..) {
+            let mut domain = DomainSpec::firmware(slot - 1, file.clone())
+                .with_device(&format!("pci:0000:00:{slot:02x}.0"));
+            domain.vcpus = 2;
+            domain.affinity = vec![0, 1];
+            scenario.domains.push(domain);
+            let file = disk.display();
+            let drive = format!("if=none,format=raw,snapshot=on,id=disk{slot},file={file}");
+            let device = format!("nvme,serial={slot},drive=disk{slot},addr={slot}");
+            let arguments = ["-drive", &drive, "-device", &device];
+            scenario.qemu_args.extend(arguments.map(str::to_owned));
+        }
         let machine = Machine::boot(&scenario, LIMIT)?;
         machine.wait_domain("d1", "U-Boot's flash", PATIENCE, |line| {
             line.starts_with("Flash: 64 MiB").then_some(())
@@ -72,11 +86,51 @@ fn firmware_for_qemu_comes_to_its_prompt() -> Result<()> {
             line.strip_prefix("04000004: ").map(str::to_owned)
         })?;
         assert!(saved.starts_with("68637261"), "{saved}");
-        demo::enter_baton(&machine)?;
+        if gic == 3 {
+            firmware_boots_debian(&machine)?;
+        } else {
+            demo::enter_baton(&machine)?;
+        }
         machine.finish()?;
     }
     Ok(())
 }
+
+/// U-Boot in d1 and UEFI in d2, at their prompts with the input at d1, boot what is on their disks.
+fn firmware_boots_debian(machine: &Machine) -> Result<()> {
+    // Lines longer than a UART's FIFO, typed at once.
+    machine.send(&format!(
+        "nvme scan; load nvme 0 $kernel_addr_r {KERNEL}; load nvme 0 $ramdisk_addr_r {RAMDISK}{ENTER}"
+    ))?;
+    machine.send(&format!(
+        "setenv bootargs {LINE}; booti $kernel_addr_r $ramdisk_addr_r:$filesize $fdtcontroladdr{ENTER}"
+    ))?;
+    demo::enter_baton(machine)?;
+    machine.ask("console d2")?;
+    machine.send(&format!("fs0:\\{KERNEL} initrd=\\{RAMDISK} {LINE}{ENTER}"))?;
+    demo::enter_baton(machine)?;
+    for (domain, efi) in [("d1", "false"), ("d2", "true")] {
+        let check = |kind: &str| {
+            let start = format!("check: {kind} ");
+            machine.wait_domain(domain, kind, PATIENCE, |line| {
+                line.strip_prefix(&start).map(Record::parse)
+            })
+        };
+        let kernel = check("kernel")?;
+        assert_eq!(text(&kernel, "efi"), efi, "{kernel:?}");
+        assert_eq!(number(&kernel, "cpus"), 2, "{kernel:?}");
+        let done = check("done")?;
+        assert_eq!(number(&done, "complaints"), 0, "{domain}: {done:?}");
+    }
+    Ok(())
+}
+
+/// On the disk that firmware boots from.
+const KERNEL: &str = "linux.efi";
+const RAMDISK: &str = "initrd.cpio";
+const DISK_BYTES: u64 = 64 << 20;
+/// The kernel's command line.
+const LINE: &str = "console=ttyAMA0 quiet panic=-1";
 
 /// A bare-metal guest sets its physical timer ahead and to the past: it interrupts, ends a WFI, and reads as the architecture says.
 #[test]
