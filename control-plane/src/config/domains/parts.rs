@@ -12,6 +12,9 @@ use alloc::vec::Vec;
 use coproc_core::algorithm::Parameters;
 use coproc_core::time::Duration;
 
+/// Most coprocs of a domain: there are as many slots on its bus besides the bridge's.
+const COPROC_LIMIT: usize = 31;
+
 /// Properties with one cell for each of baton,coprocs, and what their cells are. A time of 0 is none.
 const PER_COPROC: [(&str, &str); 4] = [
     ("baton,coproc-weights", "weights"),
@@ -35,7 +38,13 @@ impl Reader<'_, '_> {
         let Some(phandles) = keep(&mut self.errors, property.cells()) else {
             return Vec::new();
         };
-        let parameters = self.parameters(phandles.count_left());
+        let count = phandles.count_left();
+        if count > COPROC_LIMIT {
+            let error = property.error(format!("{count} coprocs"), "at most 31");
+            self.errors.push(error);
+            return Vec::new();
+        }
+        let parameters = self.parameters(count);
         let mut list: Vec<Assignment> = Vec::new();
         for (at, phandle) in phandles.enumerate() {
             const EXPECTED: &str = "a phandle of a child of /chosen/coprocs";

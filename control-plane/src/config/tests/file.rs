@@ -169,7 +169,11 @@ fn every_mistake_is_told_and_named() {
     let boot = machine_of_boot();
     assert_eq!(boot.mistakes(&changed(|_| {})), [""; 0]);
     type Edit = fn(&mut FdtWriter);
-    let mistakes: [(Edit, &[&str]); 8] = [
+    let mistakes: [(Edit, &[&str]); 9] = [
+        (
+            |fdt| cells(fdt, "baton,coprocs", &[0x30; 32]),
+            &["/chosen/domain@1: baton,coprocs: 32 coprocs; expected at most 31"],
+        ),
         (
             |fdt| cells(fdt, "baton,coprocs", &[0x35]),
             &[
