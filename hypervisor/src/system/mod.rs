@@ -108,8 +108,8 @@ pub fn publish(system: System) -> &'static System {
 }
 
 /// All domains that have a place, once the system is complete.
-pub fn domains() -> impl Iterator<Item = &'static domain::Domain> {
-    get().into_iter().flat_map(|system| system.domains.iter())
+pub fn domains() -> places::Iter<'static> {
+    get().map_or(places::Iter::NONE, |system| system.domains.iter())
 }
 
 /// The system, once it is complete.

@@ -26,7 +26,7 @@ impl Places {
     }
 
     /// The place at this position, which never changes.
-    #[inline]
+    #[inline(never)]
     pub fn get(&self, position: usize) -> Option<&Domain> {
         if let Some(domain) = self.boot.get(position) {
             return Some(domain);
@@ -36,15 +36,17 @@ impl Places {
     }
 
     /// All of them, by position.
-    #[inline]
-    pub fn iter(&self) -> impl Iterator<Item = &Domain> {
-        let later = self.later.iter().map_while(Once::get);
-        self.boot.iter().chain(later.map(|domain| &**domain))
+    pub const fn iter(&self) -> Iter<'_> {
+        Iter {
+            places: Some(self),
+            next: 0,
+        }
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.iter().count()
+        let later = self.later.iter().take_while(|place| place.is_completed());
+        self.boot.len().saturating_add(later.count())
     }
 
     /// How many can be added.
@@ -59,5 +61,29 @@ impl Places {
         let place = self.later.get(position.checked_sub(self.boot.len())?)?;
         let domain = place.call_once(|| Box::new(domain));
         Some((position, domain))
+    }
+}
+
+/// Goes through them. One function for all who do: the list is of two parts, and they are many.
+pub struct Iter<'a> {
+    places: Option<&'a Places>,
+    next: usize,
+}
+
+impl<'a> Iter<'a> {
+    /// There are none yet.
+    pub const NONE: Self = Self {
+        places: None,
+        next: 0,
+    };
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = &'a Domain;
+
+    fn next(&mut self) -> Option<&'a Domain> {
+        let domain = self.places?.get(self.next)?;
+        self.next = self.next.saturating_add(1);
+        Some(domain)
     }
 }
