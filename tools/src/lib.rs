@@ -8,6 +8,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod definition;
 pub mod edu;
 pub mod firmware;
 pub mod job;

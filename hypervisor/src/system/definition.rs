@@ -18,7 +18,7 @@ use spin::Mutex;
 /// The file, as far as it has come. Commands are carried out one at a time, so nobody waits for it.
 static FILE: Mutex<File> = Mutex::new(File::new());
 
-/// Bytes of EL2's heap that are left to others when a domain gets a place.
+/// Bytes of EL2's heap that must be left for a file to be read: more than all mistakes in it, or a place, can take.
 const HEAP: usize = 1 << 20;
 
 /// What was described at boot, and can be referred to.
@@ -59,6 +59,10 @@ pub enum Unread {
 pub fn define(owner: Option<DomainId>, id: DomainId) -> Result<Found, Unread> {
     let mut given = FILE.lock();
     let blob = given.get(owner).map_err(Unread::File)?;
+    let (used, all) = arch::heap::heap_use();
+    if all.saturating_sub(used) < HEAP {
+        return Err(Unread::File(FileError::NoMemory));
+    }
     let Some(system) = super::get() else {
         return Err(Unread::NoPlace);
     };
@@ -84,6 +88,7 @@ fn ground<'a>(system: &'a System, place: Option<Place<'a>>) -> Ground<'a> {
     }
 }
 
+#[cold]
 fn change(system: &System, domain: &Domain, blob: &[u8]) -> Result<Found, Refused> {
     let vcpus = domain.vcpus.len() as u32;
     let read = |config: &_| {
@@ -94,9 +99,9 @@ fn change(system: &System, domain: &Domain, blob: &[u8]) -> Result<Found, Refuse
 }
 
 /// A place can't be given back, so it is made last.
+#[cold]
 fn add(system: &'static System, id: DomainId, blob: &[u8]) -> Result<Found, Unread> {
-    let (used, all) = arch::heap::heap_use();
-    if system.domains.room() == 0 || all.saturating_sub(used) < HEAP {
+    if system.domains.room() == 0 {
         return Err(Unread::NoPlace);
     }
     let mut found = file::read(blob, id, &ground(system, None));

@@ -349,7 +349,14 @@ impl Management for Face {
     }
 
     fn device(&mut self, index: usize) -> Option<DeviceReport> {
-        super::domains().flat_map(passthrough::list).nth(index)
+        let mut left = index;
+        for domain in super::domains() {
+            if let Some(report) = passthrough::list(domain).nth(left) {
+                return Some(report);
+            }
+            left = left.saturating_sub(passthrough::list(domain).count());
+        }
+        None
     }
 
     fn pool(&mut self, index: usize) -> Option<PoolReport> {

@@ -145,6 +145,7 @@ pub fn set_domain(name: &str, value: &str) -> Result<(), ManagementError> {
 ///
 /// # Errors
 /// What the pool hasn't got; then all is as it was.
+#[cold]
 pub fn ask_for(
     domain: &Domain,
     config: &DomainConfig,

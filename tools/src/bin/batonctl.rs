@@ -7,6 +7,7 @@ use std::io::{self, BufRead as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use baton_tools::definition;
 use baton_tools::management::Management;
 use baton_tools::os::terminal::Terminal;
 
@@ -72,7 +73,8 @@ fn open() -> io::Result<Management<Terminal>> {
 /// Likewise.
 fn define(management: &mut Management<Terminal>, name: &str, file: &str) -> io::Result<bool> {
     let named = |error| io::Error::other(format!("{file}: {error}"));
-    if let Err(error) = management.give(&std::fs::read(file).map_err(named)?)? {
+    let file = definition::pruned(std::fs::read(file).map_err(named)?, name);
+    if let Err(error) = management.give(&file)? {
         eprintln!("error: {error}");
         return Ok(false);
     }
