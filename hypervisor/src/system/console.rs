@@ -183,7 +183,7 @@ pub fn receive() {
             }
         };
         if let (Event::ToDomain(id, bytes), Some(system)) = (event, super::get()) {
-            for domain in system.domains.iter().filter(|domain| domain.id == id) {
+            for domain in system.domains.all().filter(|domain| domain.id == id) {
                 if let Some(uart) = &domain.uart {
                     for byte in &bytes {
                         uart.lock().deliver(*byte);
@@ -282,7 +282,7 @@ fn answer_domains(sessions: &mut Vec<Session>, now: Instant) -> bool {
     };
     let mut more = false;
     sessions.resize_with(system.domains.len(), Session::default);
-    for (domain, session) in system.domains.iter().zip(sessions) {
+    for (domain, session) in system.domains.all().zip(sessions) {
         if let Some(port) = &domain.management {
             let changed = |line: &str| log::info!("{}: {line}", domain.id);
             let port = PortOf(domain, port);

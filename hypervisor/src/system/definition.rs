@@ -66,7 +66,7 @@ pub fn define(owner: Option<DomainId>, id: DomainId) -> Result<Found, Unread> {
     let Some(system) = super::get() else {
         return Err(Unread::NoPlace);
     };
-    let mut domains = system.domains.iter();
+    let mut domains = system.domains.all();
     let found = match domains.find(|domain| domain.id == id) {
         Some(domain) => change(system, domain, blob).map_err(Unread::Domain)?,
         None => add(system, id, blob)?,

@@ -125,7 +125,7 @@ pub fn attend() {
     BUSY.store(false, Ordering::SeqCst);
     let mut left = false;
     let mut working = false;
-    for domain in system.domains.iter() {
+    for domain in system.domains.all() {
         let Some(mut control) = domain.control.try_lock() else {
             // Another CPU is at it, or somebody asks for something.
             left = true;

@@ -108,8 +108,8 @@ pub fn publish(system: System) -> &'static System {
 }
 
 /// All domains that have a place, once the system is complete.
-pub fn domains() -> places::Iter<'static> {
-    get().map_or(places::Iter::NONE, |system| system.domains.iter())
+pub fn domains() -> places::All<'static> {
+    get().map_or_else(places::All::default, |system| system.domains.all())
 }
 
 /// The system, once it is complete.

@@ -26,7 +26,7 @@ impl Places {
     }
 
     /// The place at this position, which never changes.
-    #[inline(never)]
+    #[inline]
     pub fn get(&self, position: usize) -> Option<&Domain> {
         if let Some(domain) = self.boot.get(position) {
             return Some(domain);
@@ -35,9 +35,16 @@ impl Places {
         Some(&**domain.get()?)
     }
 
+    /// All of them, by position, for who is in a hurry: a loop for each part. The others are served by [`Self::all`].
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = &Domain> {
+        let later = self.later.iter().map_while(Once::get);
+        self.boot.iter().chain(later.map(|domain| &**domain))
+    }
+
     /// All of them, by position.
-    pub const fn iter(&self) -> Iter<'_> {
-        Iter {
+    pub const fn all(&self) -> All<'_> {
+        All {
             places: Some(self),
             next: 0,
         }
@@ -64,23 +71,17 @@ impl Places {
     }
 }
 
-/// Goes through them. One function for all who do: the list is of two parts, and they are many.
-pub struct Iter<'a> {
+/// Goes through them by one function for all who do; by default there are none.
+#[derive(Default)]
+pub struct All<'a> {
     places: Option<&'a Places>,
     next: usize,
 }
 
-impl<'a> Iter<'a> {
-    /// There are none yet.
-    pub const NONE: Self = Self {
-        places: None,
-        next: 0,
-    };
-}
-
-impl<'a> Iterator for Iter<'a> {
+impl<'a> Iterator for All<'a> {
     type Item = &'a Domain;
 
+    #[inline(never)]
     fn next(&mut self) -> Option<&'a Domain> {
         let domain = self.places?.get(self.next)?;
         self.next = self.next.saturating_add(1);

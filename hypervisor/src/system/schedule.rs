@@ -569,7 +569,10 @@ pub fn program_timer() {
 /// The domains whose devices this CPU's timer looks after.
 fn looked_after(cpu: &Cpu) -> impl Iterator<Item = &'static Domain> {
     let index = cpu.index();
-    super::domains().filter(move |domain| domain.has_time_kept_on(index))
+    let domains = super::get()
+        .into_iter()
+        .flat_map(|system| system.domains.iter());
+    domains.filter(move |domain| domain.has_time_kept_on(index))
 }
 
 /// Sets this CPU's timer to the earliest thing it has to do.

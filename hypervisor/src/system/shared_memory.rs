@@ -114,7 +114,7 @@ fn ring(system: &System, region: usize, peer: u16) {
     let Some(id) = found.and_then(|region| region.peers.get(usize::from(peer))) else {
         return;
     };
-    let Some(domain) = system.domains.iter().find(|domain| domain.id == *id) else {
+    let Some(domain) = system.domains.all().find(|domain| domain.id == *id) else {
         return;
     };
     let mut pci = domain.pci.lock();

@@ -155,8 +155,8 @@ pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
         shared,
         domains: Places::new(domains),
     });
-    passthrough::distribute(system.domains.iter());
-    for (position, domain) in system.domains.iter().enumerate() {
+    passthrough::distribute(system.domains.all());
+    for (position, domain) in system.domains.all().enumerate() {
         load::introduce(position, domain);
     }
     let (used, heap) = arch::heap::heap_use();
@@ -174,7 +174,7 @@ pub fn boot(tree: HostPhysical, size: u64, image: HostPhysical) -> ! {
     );
     console::listen();
     ONLINE.fetch_or(1 << 31, Ordering::SeqCst);
-    for domain in system.domains.iter() {
+    for domain in system.domains.all() {
         if lifecycle::start(domain) {
             log::info!("{}: starts ({})", domain.id, domain.path);
         }
