@@ -3,6 +3,7 @@
 use super::boards::{
     self, A76, KERNEL_SIZE, MEMORY, Wanted, cells, first_word, kernel_at, node, text,
 };
+use super::exits::smccc;
 use crate::arch::fake::{self, Cpu, in_own_process};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -190,6 +191,11 @@ fn a_domain_comes_back_as_its_file_says_and_as_it_was() {
             create();
             let expected = (MEMORY * 2, Some(first_word(1)), String::from("of=file"));
             assert_eq!(found(cpu), expected);
+            let told = command("domains");
+            assert!(
+                told.contains("id=d2 state=running vcpus=1 memory_mib=8"),
+                "{told}"
+            );
             destroy();
         }
 
@@ -225,6 +231,37 @@ fn a_domain_that_can_not_be_made_from_its_file_stays_gone() {
         BOOT.define();
         create();
         assert_eq!(found(cpu).0, MEMORY);
+    });
+}
+
+/// It has fewer vCPUs than its place, and more again: as many as it may start, and as its tree has.
+#[test]
+fn vcpus_that_a_file_leaves_out_stay_off() {
+    in_own_process(|| {
+        boards::start(Wanted {
+            gic: Version::V3,
+            domains: &[&[0], &[1, 1]],
+            ..Wanted::default()
+        });
+        let cpu = Cpu(1);
+        const CPU_ON: u64 = 0xc400_0003;
+        const INVALID_PARAMETERS: u32 = -2_i32 as u32;
+        let second = || smccc(cpu, [CPU_ON, 1, layout::RAM_BASE + MEMORY, 0]).unwrap()[0] as u32;
+        // No RAM is there (PSCI: invalid address), and nothing starts.
+        let there = second();
+        assert_ne!(there, INVALID_PARAMETERS);
+        for (cpus, answer) in [(1, INVALID_PARAMETERS), (2, there)] {
+            destroy();
+            let said = File { cpus, ..BOOT }.define();
+            assert!(said.contains(DONE), "{said}");
+            create();
+            assert_eq!(second(), answer, "{cpus} vCPUs");
+            let told = command("domains");
+            assert!(
+                told.contains(&format!("id=d2 state=running vcpus={cpus} ")),
+                "{told}"
+            );
+        }
     });
 }
 

@@ -169,7 +169,13 @@ fn every_mistake_is_told_and_named() {
     let boot = machine_of_boot();
     assert_eq!(boot.mistakes(&changed(|_| {})), [""; 0]);
     type Edit = fn(&mut FdtWriter);
-    let mistakes: [(Edit, &[&str]); 9] = [
+    let mistakes: [(Edit, &[&str]); 10] = [
+        (
+            |fdt| cells(fdt, "baton,coprocs", &[0x207]),
+            &[
+                "/chosen/domain@1: baton,coprocs: phandle 0x207 names /chosen/cpu-pools/pool@7, which is no coproc; expected a phandle of a child of /chosen/coprocs; add the node or drop the phandle",
+            ],
+        ),
         (
             |fdt| cells(fdt, "baton,coprocs", &[0x30; 32]),
             &["/chosen/domain@1: baton,coprocs: 32 coprocs; expected at most 31"],
@@ -296,17 +302,23 @@ fn devices_of_its_own_stay() {
         boot.mistakes(&changed(|_| {})),
         ["/chosen/domain@1: baton,passthrough: missing; expected those of boot: pci:0000:00:03.0"]
     );
-    let more = changed(|fdt| {
-        let names = ["pci:0000:00:03.0", "pci:0000:00:04.0"].map(String::from);
-        fdt.property_string_list("baton,passthrough", names.to_vec())
-            .unwrap();
-    });
-    assert_eq!(
-        boot.mistakes(&more),
-        [
-            "/chosen/domain@1: baton,passthrough: other devices; expected those of boot: pci:0000:00:03.0"
-        ]
-    );
+    let (three, four) = ("pci:0000:00:03.0", "pci:0000:00:04.0");
+    let kept = boot.configuration.domains[0].as_mut().unwrap();
+    let function = PciFunction::parse("0000:00:04.0").unwrap();
+    kept.passthrough.push(Passed::Pci(function, StreamId(32)));
+    for names in [vec![three], vec![four, three], vec![three, four, three]] {
+        let names: Vec<String> = names.into_iter().map(Into::into).collect();
+        let other = changed(|fdt| {
+            fdt.property_string_list("baton,passthrough", names)
+                .unwrap();
+        });
+        assert_eq!(
+            boot.mistakes(&other),
+            [
+                "/chosen/domain@1: baton,passthrough: other devices; expected those of boot: pci:0000:00:03.0, pci:0000:00:04.0"
+            ]
+        );
+    }
 }
 
 /// A domain that has no place yet may be as it likes, but for devices of its own.
