@@ -78,6 +78,9 @@ struct Check {
     /// RAM that the boot loader tells of, in place of what the tree says
     #[arg(long, value_name = "ADDRESS=MIB")]
     memory: Vec<String>,
+    /// A file from which a domain is to be defined when all runs
+    #[arg(long, value_name = "dN=FILE")]
+    define: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -228,6 +231,11 @@ fn checked(workspace: &Workspace, options: &Check) -> Result<bool> {
     let demand = check::Options {
         features: check::Features::of(&options.features, options.no_default_features)?,
         images: images.collect::<Result<_>>()?,
+        define: options
+            .define
+            .as_deref()
+            .map(check::definition)
+            .transpose()?,
         baton: check::size_of_baton(workspace),
     };
     let file = options.file.display();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use qemu_boot::command;
-use qemu_boot::device_tree::Tree;
+use qemu_boot::device_tree::{Node, Tree};
 use qemu_boot::workspace::Workspace;
 
 const GICV3: &[u8] =
@@ -79,11 +79,58 @@ fn the_exit_status_says_whether_there_is_a_mistake() {
         (vec![good, "--image", "12"], "expected ADDRESS=FILE"),
         (vec![good, "--memory", "0=x"], "expected ADDRESS=MIB"),
         (vec![good, "--frobnicate"], "--frobnicate"),
+        (vec![good, "--define", "5=x"], "expected dN=FILE"),
         (vec![], "<FILE>"),
     ] {
         let (status, text) = check(&arguments);
         assert_eq!(status, Some(2), "{arguments:?}: {text}");
         assert!(text.contains(says), "{text}");
+    }
+}
+
+/// A file for a domain that comes later is read beside the tree of boot: its own mistakes count, as Baton would tell them.
+#[test]
+fn a_file_for_a_domain_is_checked_with_the_tree_of_boot() {
+    let module = |node: &mut Node, size: u32| {
+        node.set_strings("compatible", &["xen,domain"])
+            .set_cells("#address-cells", &[2])
+            .set_cells("#size-cells", &[2])
+            .set_cells("cpus", &[1])
+            .set_cells("memory", &[0, 0x2_0000]);
+        let mut module = Node::new("module@50000000");
+        module
+            .set_strings("compatible", &["multiboot,kernel"])
+            .set_cells("reg", &[0, 0x5000_0000, 0, size]);
+        node.children.push(module);
+    };
+    let with = |mut tree: Tree, domain: &str, size: u32| {
+        let mut node = Node::new(domain);
+        module(&mut node, size);
+        let mut chosen = Node::new("chosen");
+        chosen.children.push(node);
+        tree.root.children.retain(|child| child.name != "chosen");
+        tree.root.children.push(chosen);
+        tree.to_blob().unwrap()
+    };
+    let boot = with(Tree::parse(GICV3).unwrap(), "domain@1", 0x10_0000);
+    let boot = file("check-define-boot.dtb", &boot);
+    let boot = boot.to_str().unwrap();
+    for (size, status, says) in [
+        (0x8_0000, 0, "No mistake"),
+        (
+            0x20_0000,
+            1,
+            "error: /chosen/domain@5/module@50000000: reg: 0x50000000+0x200000, which is not kept since boot",
+        ),
+    ] {
+        let other = file("check-define.dtb", &with(Tree::default(), "domain@5", size));
+        let define = format!("d5={}", other.display());
+        let (found, text) = check(&[boot, "--define", &define]);
+        assert_eq!(found, Some(status), "{text}");
+        assert!(text.contains(says), "{text}");
+        let (found, text) = check(&[boot, "--define", &define.replace("d5", "d6")]);
+        assert_eq!(found, Some(1), "{text}");
+        assert!(text.contains("error: /chosen: no domain 6;"), "{text}");
     }
 }
 

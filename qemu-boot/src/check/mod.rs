@@ -16,9 +16,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use control_plane::config::Configuration;
+use control_plane::config::domains::file::{self, Ground, Place};
 use control_plane::config::machine::Machine;
 use control_plane::devicetree::{Error, Tree};
 use control_plane::image::Header;
+use control_plane::startup::Voice as _;
+use coproc_core::id::DomainId;
 
 use crate::workspace::Workspace;
 
@@ -73,6 +76,8 @@ pub struct Options {
     pub features: Features,
     /// Files whose contents are looked at.
     pub images: Vec<Image>,
+    /// A domain that is to be defined when all runs, and the file for it.
+    pub define: Option<(DomainId, Vec<u8>)>,
     /// Bytes of Baton's image and all that it has in memory from the start on.
     pub baton: u64,
 }
@@ -102,5 +107,52 @@ pub fn check(blob: &[u8], options: &Options) -> std::result::Result<Findings, Er
         blob.len() as u64,
         &mut findings,
     );
+    if let Some((id, blob)) = &options.define {
+        define(*id, blob, &machine, &configuration, &mut findings);
+    }
     Ok(findings)
+}
+
+/// What `domain define` would say of a file.
+fn define(
+    id: DomainId,
+    blob: &[u8],
+    machine: &Machine,
+    configuration: &Configuration,
+    findings: &mut Findings,
+) {
+    let modules: Vec<_> = configuration.module_regions().collect();
+    let mut domains = configuration.domains.iter().flatten();
+    let config = domains.find(|domain| domain.id == id);
+    let ground = Ground {
+        machine,
+        coprocs: &configuration.coprocs,
+        pools: &configuration.pools,
+        modules: &modules,
+        place: config.map(|config| Place {
+            config,
+            vcpus: config.cpus,
+        }),
+    };
+    let found = file::read(blob, id, &ground);
+    for error in &found.errors {
+        findings.error(error);
+    }
+    for warning in found.warnings {
+        findings.warning(warning.path(), format_args!("{warning}"));
+    }
+    let what = "that its pool, the coprocs and the memory have what it asks for";
+    findings.unchecked(format!("{id}, from its file: {what}"));
+}
+
+/// The domain and the file of `dN=FILE`.
+///
+/// # Errors
+/// If it is neither, or as for [`source::read`].
+pub fn definition(text: &str) -> Result<(DomainId, Vec<u8>)> {
+    let wrong = || format!("--define {text}: expected dN=FILE");
+    let (domain, file) = text.split_once('=').with_context(wrong)?;
+    let number = domain.strip_prefix('d').with_context(wrong)?;
+    let id = number.parse().with_context(wrong)?;
+    Ok((DomainId(id), source::read(file.as_ref())?))
 }

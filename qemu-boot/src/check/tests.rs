@@ -51,6 +51,7 @@ fn options() -> Options {
     Options {
         features: Features::default(),
         images: Vec::new(),
+        define: None,
         baton: 8 << 20,
     }
 }

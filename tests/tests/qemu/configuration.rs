@@ -42,6 +42,7 @@ fn checked(scenario: &Scenario) -> Result<Findings> {
         .iter()
         .map(|module| Image::read(&format!("{:#x}={}", module.address, module.file.display())));
     let options = check::Options {
+        define: None,
         features: Features::default(),
         images: images.collect::<Result<_>>()?,
         baton: check::size_of_baton(artifacts.workspace()),
