@@ -166,8 +166,13 @@ fn add_module(dir: &Path, tree: &Path, module: &str, names: &mut Vec<String>) ->
     if names.contains(&name) {
         return Ok(());
     }
-    let file =
-        find_module(tree, module)?.with_context(|| format!("the kernel has no module {module}"))?;
+    let Some(file) = find_below_modules(tree, |file| is_module(file, module))? else {
+        ensure!(
+            is_built_in(tree, module)?,
+            "the kernel has no module {module}"
+        );
+        return Ok(());
+    };
     let bytes = plain(&file)?;
     for needed in depends(&bytes) {
         add_module(dir, tree, &needed, names)?;
@@ -189,18 +194,32 @@ fn depends(module: &[u8]) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Newer Debian compresses modules and keeps them below `/usr`.
-fn find_module(tree: &Path, module: &str) -> Result<Option<PathBuf>> {
+/// Newer Debian compresses modules.
+fn is_module(file: &str, module: &str) -> bool {
+    file.split('.').next() == Some(module) && file.contains(".ko")
+}
+
+/// Whether the kernel needs no module for it: `modules.builtin` has a path for each that could be one.
+fn is_built_in(tree: &Path, module: &str) -> Result<bool> {
+    let Some(list) = find_below_modules(tree, |file| file == "modules.builtin")? else {
+        return Ok(false);
+    };
+    let list = std::fs::read_to_string(list).context("reading modules.builtin")?;
+    let file = format!("/{module}.ko");
+    Ok(list.lines().any(|path| path.ends_with(&file)))
+}
+
+/// Newer Debian keeps modules below `/usr`.
+fn find_below_modules(tree: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>> {
     let mut pending = vec![tree.join("lib/modules"), tree.join("usr/lib/modules")];
     while let Some(dir) = pending.pop() {
         if !dir.is_dir() {
             continue;
         }
         for path in entries(&dir)? {
-            let name = file_name(&path);
             if path.is_dir() && !path.is_symlink() {
                 pending.push(path);
-            } else if name.split('.').next() == Some(module) && name.contains(".ko") {
+            } else if wanted(&file_name(&path)) {
                 return Ok(Some(path));
             }
         }
@@ -260,6 +279,28 @@ mod tests {
         assert_eq!(depends(two.as_bytes()), ["crc-t10dif", "crc64"]);
         assert_eq!(depends(b"no module"), [""; 0]);
         assert_eq!(depends(b"\0depends=cut"), ["cut"]);
+    }
+
+    #[test]
+    fn a_driver_is_a_file_with_what_it_needs_or_built_in() {
+        let base = std::env::temp_dir().join(format!("baton-modules-{}", std::process::id()));
+        let (tree, dir) = (base.join("tree"), base.join("kept"));
+        let modules = tree.join("usr/lib/modules/6.12/kernel");
+        for path in [&modules, &dir] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        let builtin = tree.join("usr/lib/modules/6.12/modules.builtin");
+        std::fs::write(builtin, "kernel/drivers/virtio/virtio_pci.ko\n").unwrap();
+        std::fs::write(modules.join("nvme.ko"), b"\0depends=nvme-core\0").unwrap();
+        std::fs::write(modules.join("nvme-core.ko"), b"\0depends=\0").unwrap();
+        let mut names = vec![];
+        for module in ["nvme", "virtio_pci", "nvme-core"] {
+            add_module(&dir, &tree, module, &mut names).unwrap();
+        }
+        assert_eq!(names, ["nvme-core.ko", "nvme.ko"]);
+        assert!(names.iter().all(|name| dir.join(name).is_file()));
+        assert!(add_module(&dir, &tree, "virtio", &mut names).is_err());
+        std::fs::remove_dir_all(base).unwrap();
     }
 
     #[test]
