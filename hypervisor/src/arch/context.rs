@@ -11,8 +11,9 @@ use super::registers::read;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hypervisor::errata::Errata;
+use hypervisor::processor::controls::{self, Newer};
+use hypervisor::processor::stage2;
 use hypervisor::processor::vcpu::{self, Place, Vcpu};
-use hypervisor::processor::{controls, stage2};
 use hypervisor::trap::float;
 
 #[repr(C, align(16))]
@@ -198,5 +199,7 @@ impl Context {
 pub fn begin(vtcr: u64) {
     let counters = read!("pmcr_el0") >> 11 & 0x1f;
     let nobody = NOBODY.load(Ordering::Relaxed);
-    controls::begin(&mut This, vtcr, nobody, counters, read!("midr_el1"));
+    let newer = Newer::of(read!("id_aa64mmfr0_el1"), read!("id_aa64mmfr1_el1"));
+    let midr = read!("midr_el1");
+    controls::begin(&mut This, vtcr, nobody, counters, midr, newer);
 }

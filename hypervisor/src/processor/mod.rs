@@ -65,6 +65,13 @@ macro_rules! with_processor_registers {
             // What EL2 controls EL1 by.
             Cptr = "cptr_el2",
             Hcr = "hcr_el2",
+            // HCRX_EL2, where FEAT_HCX is; HFGRTR_EL2, HFGWTR_EL2, HFGITR_EL2, HDFGRTR_EL2 and HDFGWTR_EL2, where FEAT_FGT is; by their encodings.
+            Hcrx = "s3_4_c1_c2_2",
+            Hfgrtr = "s3_4_c1_c1_4",
+            Hfgwtr = "s3_4_c1_c1_5",
+            Hfgitr = "s3_4_c1_c1_6",
+            Hdfgrtr = "s3_4_c3_c1_4",
+            Hdfgwtr = "s3_4_c3_c1_5",
             Hstr = "hstr_el2",
             Mdcr = "mdcr_el2",
             Vmpidr = "vmpidr_el2",

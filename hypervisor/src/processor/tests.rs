@@ -6,6 +6,7 @@ use super::fake::{Fake, Guest, LINE, Model, Rule, Step, prove};
 use super::vcpu::{MMU, Place, SWITCHED, Vcpu};
 use super::*;
 use crate::errata::Errata;
+use crate::processor::controls::Newer;
 use crate::speculation::{BranchPredictor, Workaround};
 use crate::trap::controls::{GUEST, GUEST_DEBUG, GUEST_NO_FLOAT};
 use alloc::string::String;
@@ -376,13 +377,14 @@ fn a_cpu_begins_with_its_controls_and_without_a_past() {
         // Reset leaves them unknown.
         model.registers.set(Register::Vttbr, 0xdead_0000);
         model.registers.set(Register::Sctlr, mmu);
-        for register in [
+        let unknown = [
             Register::Vtcr,
             Register::Cptr,
             Register::Mdcr,
             Register::Hstr,
             Register::Vpidr,
-        ] {
+        ];
+        for register in unknown.into_iter().chain(NEWER) {
             model.registers.set(register, 0xdead);
         }
         // What was learnt until now.
@@ -401,16 +403,50 @@ fn a_cpu_begins_with_its_controls_and_without_a_past() {
     ] {
         expected.0.insert(register, value);
     }
-    let rule: Rule<'_> = &|model| model.unused().and_then(|()| model.runs(&expected));
-    let sequences: Vec<_> = [(true, 0), (true, MMU), (false, 0)]
-        .into_iter()
-        .map(|(speculates, mmu)| {
-            let mut fake = Fake::new(start(speculates, mmu));
-            controls::begin(&mut fake, VTCR, NOBODY, 6, MIDR);
-            (fake, rule)
-        })
-        .collect();
-    prove(&sequences);
+    // Older CPUs don't have those: there they aren't touched.
+    for (has, value) in [(false, 0xdead), (true, 0)] {
+        expected.0.extend(NEWER.map(|register| (register, value)));
+        let rule: Rule<'_> = &|model| model.unused().and_then(|()| model.runs(&expected));
+        let newer = Newer {
+            extended: has,
+            fine_grained: has,
+        };
+        let sequences: Vec<_> = [(true, 0), (true, MMU), (false, 0)]
+            .into_iter()
+            .map(|(speculates, mmu)| {
+                let mut fake = Fake::new(start(speculates, mmu));
+                controls::begin(&mut fake, VTCR, NOBODY, 6, MIDR, newer);
+                (fake, rule)
+            })
+            .collect();
+        prove(&sequences);
+    }
+}
+
+/// What only newer CPUs have.
+const NEWER: [Register; 6] = [
+    Register::Hcrx,
+    Register::Hfgrtr,
+    Register::Hfgwtr,
+    Register::Hfgitr,
+    Register::Hdfgrtr,
+    Register::Hdfgwtr,
+];
+
+#[test]
+fn controls_of_newer_cpus_are_told_by_their_id_registers() {
+    let none = Newer::default();
+    assert_eq!(Newer::of(!(0xf << 56), !(0xf << 40)), none);
+    let extended = Newer {
+        extended: true,
+        ..none
+    };
+    assert_eq!(Newer::of(0, 1 << 40), extended);
+    let fine_grained = Newer {
+        fine_grained: true,
+        ..none
+    };
+    assert_eq!(Newer::of(2 << 56, 0), fine_grained);
 }
 
 /// HCR_EL2 of firmware cores: the same but for the interrupt that they have no controller for.

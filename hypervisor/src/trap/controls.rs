@@ -34,6 +34,10 @@ bitflags! {
         const TSW = 1 << 22;
         /// EL1 is AArch64.
         const RW = 1 << 31;
+        /// LORegion registers trap.
+        const TLOR = 1 << 35;
+        /// Error record registers trap.
+        const TERR = 1 << 36;
     }
 }
 
@@ -68,13 +72,16 @@ pub const GUEST: HypervisorControl = HypervisorControl::VM
     .union(HypervisorControl::TIDCP)
     .union(HypervisorControl::TACR)
     .union(HypervisorControl::TSW)
-    .union(HypervisorControl::RW);
+    .union(HypervisorControl::RW)
+    .union(HypervisorControl::TLOR)
+    .union(HypervisorControl::TERR);
 
 /// No PMU is offered, and the debug registers are the machine's.
 pub const GUEST_DEBUG: DebugControl = DebugControl::all();
 
-/// CPTR_EL2 with E2H = 0: its RES1 bits, and TZ (SVE traps, where it exists). FP and SIMD don't trap: see [`float`](super::float).
-pub const GUEST_FLOAT: u64 = 0x33ff;
+/// CPTR_EL2 with E2H = 0: its RES1 bits, which are TZ (SVE traps) and TSM (SME) where these exist, TTA (trace registers) and TAM (activity
+/// monitors). FP and SIMD don't trap: see [`float`](super::float).
+pub const GUEST_FLOAT: u64 = 0x33ff | 1 << 20 | 1 << 30;
 
 /// The same with TFP: FP and SIMD trap, at EL2, too.
 pub const GUEST_NO_FLOAT: u64 = GUEST_FLOAT | 1 << 10;
@@ -85,7 +92,7 @@ mod tests {
 
     #[test]
     fn what_design_asks_for_is_on() {
-        for bit in [9, 13, 18, 19, 20, 22] {
+        for bit in [9, 13, 18, 19, 20, 22, 35, 36] {
             assert_ne!(GUEST.bits() & 1 << bit, 0, "HCR_EL2 bit {bit}");
         }
         assert_eq!(GUEST.bits() >> 10 & 0b11, 0b01, "BSU: inner shareable");
