@@ -97,6 +97,34 @@ fn with_a_gicv2_a_domain_answers_as_the_bare_machine_does() -> Result<()> {
     answers_alike(2, 540)
 }
 
+/// What a domain is shown works, and what EL2 would have to do something for isn't there unless it is shown: on a CPU with every feature that QEMU
+/// knows, and on one with some.
+#[test]
+fn what_a_domain_is_shown_works() -> Result<()> {
+    for (cpu, least) in [("max", 30), ("neoverse-n1", 10)] {
+        let mut scenario = Scenario::new(&format!("features-{cpu}"));
+        scenario.cpu = cpu.to_owned();
+        scenario.memory_mib = 512;
+        scenario.domains = vec![domain(guest()?, "features", &[0])?];
+        let machine = Machine::boot(&scenario, LIMIT)?;
+        let done = machine.wait_domain("d1", "the checks' end", PATIENCE, |text| {
+            text.starts_with("done ").then(|| Record::parse(text))
+        })?;
+        let output = machine.output("d1");
+        let checks = output
+            .iter()
+            .filter(|line| line.starts_with("check ") || line.starts_with("own "));
+        let wrong: Vec<_> = checks.filter(|line| !right(line)).collect();
+        assert!(wrong.is_empty(), "{cpu}: {wrong:#?}");
+        let count = |start| output.iter().filter(|line| line.starts_with(start)).count();
+        assert!(count("check name=shown.") >= least, "{cpu}: {output:#?}");
+        assert!(count("own name=not-shown.") >= 20, "{cpu}: {output:#?}");
+        assert_eq!(number(&done, "wrong"), 0, "{cpu}: {done:?}");
+        machine.finish()?;
+    }
+    Ok(())
+}
+
 /// The guest's lines that begin so, once there are this many.
 fn lines(machine: &Machine, domain: &str, start: &str, count: usize) -> Result<Vec<String>> {
     let mut lines = Vec::new();

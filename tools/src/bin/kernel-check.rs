@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -145,7 +146,7 @@ impl Job {
             match self.child.try_wait()? {
                 Some(status) => match status.code() {
                     Some(code) => break code.to_string(),
-                    None => break "killed".to_owned(),
+                    None => break format!("signal-{}", status.signal().unwrap_or(0)),
                 },
                 None if Instant::now() > self.deadline => {
                     self.child.kill()?;

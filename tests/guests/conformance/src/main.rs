@@ -6,7 +6,7 @@
 //! The end is `done checks=N wrong=W`.
 //!
 //! `conformance=fuzz seed=WORD` executes and accesses what a seeded generator says, for ever; `conformance=work` does known work and times it
-//! (`turn`: once);
+//! (`turn`: once); `conformance=features` uses all that the ID registers show, whatever CPU it is;
 //! `conformance=spin` only takes its CPU's time. `conformance=random` checks the random numbers that a domain has, tells its seeds and waits.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
@@ -16,6 +16,8 @@ mod aborts;
 mod delivery;
 #[cfg(target_os = "none")]
 mod exception;
+#[cfg(target_os = "none")]
+mod features;
 #[cfg(target_os = "none")]
 mod fuzz;
 #[cfg(target_os = "none")]

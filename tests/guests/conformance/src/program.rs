@@ -1,8 +1,8 @@
 //! Which part this machine plays, by the kernel's command line.
 
 use crate::{
-    aborts, delivery, exception, fuzz, gic, identification, power, random, registers, report,
-    timer, work,
+    aborts, delivery, exception, features, fuzz, gic, identification, power, random, registers,
+    report, timer, work,
 };
 use core::fmt::Write as _;
 use core::panic::PanicInfo;
@@ -41,6 +41,11 @@ extern "C" fn guest_main(tree: u64, _begun: u64) -> ! {
         Some(b"turn") => work::run(1),
         Some(b"work") => work::run(u64::MAX),
         Some(b"spin") => work::spin(),
+        Some(b"features") => {
+            report::in_a_domain();
+            features::run();
+            report::done();
+        }
         Some(b"random") => {
             report::in_a_domain();
             random::run(&tree);
