@@ -17,6 +17,7 @@ use super::tables::TableFrames;
 use super::{FRAMES, shared_memory};
 use crate::arch::gic::interface;
 use crate::arch::{context, gic, memory, timer};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -67,7 +68,7 @@ const fn windows() -> Windows {
 }
 
 /// A place for a domain: its vCPUs, all off, in their pool, and nothing else yet. `running`: for each CPU of the device tree its number here, if it
-/// runs vCPUs.
+/// runs vCPUs. It is too large to be handed about on a stack.
 ///
 /// # Errors
 /// What is wrong, naming node and property.
@@ -75,7 +76,7 @@ pub fn place(
     config: &DomainConfig,
     running: &[Option<usize>],
     given: Given,
-) -> Result<Domain, Error> {
+) -> Result<Box<Domain>, Error> {
     let pool = schedule::pools()
         .get(config.pool)
         .ok_or_else(|| placing::no_pool(config))?;
@@ -101,7 +102,7 @@ pub fn place(
     };
     let vcpus = added?.into_iter().enumerate().map(vcpu).collect();
     let bus = VirtualBus::new(windows(), layout::ECAM_SIZE);
-    Ok(Domain::new(config.clone(), vcpus, bus, given))
+    Ok(Box::new(Domain::new(config.clone(), vcpus, bus, given)))
 }
 
 #[inline(never)]

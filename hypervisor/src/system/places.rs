@@ -63,10 +63,10 @@ impl Places {
     }
 
     /// Adds a place, and returns it with its position; `None`: there is no room. One at a time.
-    pub fn add(&self, domain: Domain) -> Option<(usize, &Domain)> {
+    pub fn add(&self, domain: Box<Domain>) -> Option<(usize, &Domain)> {
         let position = self.len();
         let place = self.later.get(position.checked_sub(self.boot.len())?)?;
-        let domain = place.call_once(|| Box::new(domain));
+        let domain = place.call_once(|| domain);
         Some((position, domain))
     }
 }

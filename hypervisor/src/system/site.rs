@@ -106,7 +106,7 @@ impl startup::Site for Site<'_> {
         let given = passthrough::prepare(config, self.host, &mut self.windows, &mut self.used)?;
         let domain = load::place(config, &self.running, given)?;
         console::add_domain(config.id);
-        self.domains.push(domain);
+        self.domains.push(*domain);
         Ok(())
     }
 
