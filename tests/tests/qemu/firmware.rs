@@ -167,8 +167,8 @@ fn metered() -> &'static Metered {
         let reluctant = format!("{options} image=reluctant wait=1");
         let mut scenario = scenario("firmware-meter", &[options, &later, &reluctant])?;
         scenario.coprocs[0].scheduler = "weighted".to_owned();
-        // Time is instructions here, 1 ns each: what the emulator's threads wait for on a busy host is nobody's overhead.
-        scenario.qemu_args = ["-icount", "shift=0,sleep=off"].map(str::to_owned).to_vec();
+        // Time is instructions here, 2 ns each: what the emulator's threads wait for on a busy host is nobody's overhead.
+        scenario.qemu_args = ["-icount", "shift=1,sleep=off"].map(str::to_owned).to_vec();
         let machine = Machine::boot(&scenario, LIMIT)?;
         // A line of progress comes every second: two of them are more than one second apart from what was typed, three more than two.
         machine.progress("d1", 1)?;

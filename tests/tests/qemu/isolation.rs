@@ -54,7 +54,7 @@ fn a_secret_left_in_the_device_is_not_found_by_the_next_domain() -> Result<()> {
 /// The writer keeps using the device: its secret goes in and out with every switch, and is still right for it.
 #[test]
 fn a_secret_in_use_is_not_found_between_its_owners_slices() -> Result<()> {
-    secret("secret-held", "hold=1 seconds=20", 16)
+    secret("secret-held", "hold=1 seconds=14", 11)
 }
 
 /// Where the DMA is aimed: outside the domain's 192 MiB at 0x4000_0000.
