@@ -73,6 +73,11 @@ impl Router {
         }
     }
 
+    /// How many domains there are.
+    pub const fn domains(&self) -> usize {
+        self.domains.len()
+    }
+
     /// Who gets the input.
     pub const fn focus(&self) -> Focus {
         self.focus

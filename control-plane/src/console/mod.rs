@@ -88,6 +88,11 @@ impl Console {
         self.router.add(domain);
     }
 
+    /// How many domains have a place.
+    pub const fn domains(&self) -> usize {
+        self.router.domains()
+    }
+
     /// Shows the first prompt: the command line is ready.
     pub fn start(&mut self, now: Instant) {
         self.shell(PROMPT, now);

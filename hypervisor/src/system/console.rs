@@ -30,8 +30,6 @@ struct Face {
     uart: Box<dyn Uart>,
     /// A byte that found no room.
     held: Option<u8>,
-    /// Domains that have their place in it.
-    domains: usize,
     /// For each domain, in the order of the system's, what its management port is being answered.
     sessions: Vec<Session>,
 }
@@ -127,24 +125,16 @@ pub fn start(uart: Option<Box<dyn Uart>>) {
             console: Console::new(),
             uart,
             held: None,
-            domains: 0,
             sessions: Vec::new(),
         })
     });
     flush();
 }
 
-impl Face {
-    fn add_domain(&mut self, domain: DomainId) {
-        self.console.add_domain(domain);
-        self.domains = self.domains.saturating_add(1);
-    }
-}
-
 /// Gives a domain its place, at boot. One that comes later gets it when the console is looked after.
 pub fn add_domain(domain: DomainId) {
     if let Some(face) = FACE.get() {
-        face.lock().add_domain(domain);
+        face.lock().console.add_domain(domain);
     }
 }
 
@@ -236,8 +226,8 @@ struct Rest {
 /// One pass.
 fn pass(face: &mut Face) -> Rest {
     let now = timer::now();
-    for domain in super::domains().skip(face.domains) {
-        face.add_domain(domain.id);
+    for domain in super::domains().skip(face.console.domains()) {
+        face.console.add_domain(domain.id);
     }
     {
         let mut messages = MESSAGE_BUFFER.lock();
