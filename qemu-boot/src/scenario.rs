@@ -244,6 +244,17 @@ impl Scenario {
         }
     }
 
+    /// Plugs a disk into a PCI slot: `kind` is QEMU's name of the device, with its options; what is in `file` is its content, where what is written stays
+    /// unless `options` of the drive, each with a comma in front, say otherwise. Returns how a domain is given it.
+    pub fn add_disk(&mut self, slot: u32, kind: &str, file: &Path, options: &str) -> String {
+        let file = file.display().to_string().replace(',', ",,");
+        let drive = format!("if=none,format=raw{options},id=disk{slot},file={file}");
+        let device = format!("{kind},drive=disk{slot},addr={slot:#x}");
+        let arguments = ["-drive", &drive, "-device", &device];
+        self.qemu_args.extend(arguments.map(str::to_owned));
+        format!("pci:0000:00:{slot:02x}.0")
+    }
+
     /// A Raspberry Pi 4 without domains.
     pub fn raspi4b(name: &str) -> Self {
         Self {

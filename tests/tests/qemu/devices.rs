@@ -54,16 +54,12 @@ fn firmware_for_qemu_comes_to_its_prompt() -> Result<()> {
         let mut scenario = Scenario::new(&format!("firmware-gic{gic}"));
         scenario.gic = gic;
         for (file, slot) in [&firmware.u_boot, &firmware.uefi].into_iter().zip(1..) {
-            let mut domain = DomainSpec::firmware(slot - 1, file.clone())
-                .with_device(&format!("pci:0000:00:{slot:02x}.0"));
+            let kind = format!("nvme,serial={slot}");
+            let device = scenario.add_disk(slot, &kind, &disk, ",snapshot=on");
+            let mut domain = DomainSpec::firmware(slot - 1, file.clone()).with_device(&device);
             domain.vcpus = 2;
             domain.affinity = vec![0, 1];
             scenario.domains.push(domain);
-            let file = disk.display();
-            let drive = format!("if=none,format=raw,snapshot=on,id=disk{slot},file={file}");
-            let device = format!("nvme,serial={slot},drive=disk{slot},addr={slot}");
-            let arguments = ["-drive", &drive, "-device", &device];
-            scenario.qemu_args.extend(arguments.map(str::to_owned));
         }
         let machine = Machine::boot(&scenario, LIMIT)?;
         machine.wait_domain("d1", "U-Boot's flash", PATIENCE, |line| {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use baton_tests::{Control, LIMIT, Machine, PATIENCE, number, poll, text};
+use baton_tools::os::disk;
 use qemu_boot::report::Record;
 use qemu_boot::{Artifacts, DomainSpec, Scenario, bench};
 
@@ -76,12 +77,7 @@ fn add_board(scenario: &mut Scenario, disks: &[Disk]) -> Result<()> {
     for (disk, slot) in disks.iter().zip(first..) {
         let file = disk.file(&scenario.name)?;
         File::create(&file)?.set_len(DISK_BYTES)?;
-        let Disk(name, device) = disk;
-        let drive = format!("if=none,format=raw,id={name},file={}", file.display());
-        let device = format!("{device},drive={name},addr={slot:x}");
-        let arguments = ["-drive", &drive, "-device", &device];
-        scenario.qemu_args.extend(arguments.map(str::to_owned));
-        board = board.with_device(&format!("pci:0000:00:{slot:02x}.0"));
+        board = board.with_device(&scenario.add_disk(slot, disk.1, &file, ""));
     }
     scenario.domains.push(board);
     Ok(())
@@ -116,15 +112,10 @@ fn disks_work(
         File::open(disk.file(scenario)?)?.read_exact(&mut content)?;
         let seed = number(tried, "seed");
         let words = content.chunks_exact(8).zip(0..);
-        let wrong = words.filter(|(word, index)| **word != disk_word(seed, *index).to_le_bytes());
+        let wrong = words.filter(|(word, index)| **word != disk::word(seed, *index).to_le_bytes());
         assert_eq!(wrong.count(), 0, "{tried:?}");
     }
     Ok(())
-}
-
-/// What `devices` writes: `tools/src/os/disk.rs`.
-fn disk_word(seed: u64, index: u64) -> u64 {
-    (index ^ seed << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Boots, with a way to the power button.
